@@ -1,0 +1,223 @@
+"""The data module: W, the pools over it, and the batches that a round trains and tests on."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse.typing import PositiveInt
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from baldvae_pl import datasets
+from baldvae_pl.datasets import Images, Source
+from baldvae_pl.oracle import KnownLabels, Oracle
+from baldvae_pl.pool import Pool
+from baldvae_pl.seeding import Purpose, make_generator
+from baldvae_pl.settings import SettingError, resolve
+
+Batch = tuple[Tensor, Tensor]
+
+
+class PoolDataModule(LightningDataModule):
+    """Holds the labelled, unlabelled and generated pools.
+
+    Batches leave the loaders as 8-bit images and reach the modules as floats in [0, 1].
+
+    Args:
+        source: The data set: ``digits``, ``MNIST``, or the import path of a function from a folder
+            to a ``baldvae_pl.datasets.Source``.
+        root: Folder of the data sets; what is not found there is downloaded to it.
+        initial_labels: Size of the first labelled pool, drawn uniformly at random.
+        batch_size: Images of an optimiser step, over all processes.
+        steps_per_round: Optimiser steps of a round, the same for every method and round.
+        eval_batch_size: Images at once when testing and scoring.
+        oracle: Who labels: a callable from global indices to labels, or its import path; left out,
+            the data set's own labels answer.
+        seed: Seed of the initial labels and of the batches.
+    """
+
+    def __init__(
+        self,
+        source: str | Callable[[Path], Source] = "digits",
+        root: str = "data",
+        initial_labels: PositiveInt = 20,
+        batch_size: PositiveInt = 64,
+        steps_per_round: PositiveInt = 300,
+        eval_batch_size: PositiveInt = 512,
+        oracle: str | Oracle | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.load: Callable[[Path], Source] = resolve("--data.source", source, datasets)
+        self.root = Path(root)
+        self.initial_labels = initial_labels
+        self.batch_size = batch_size
+        self.steps_per_round = steps_per_round
+        self.eval_batch_size = eval_batch_size
+        self.oracle = oracle
+        self.seed = seed
+        self.source: Source | None = None
+
+    def prepare_data(self) -> None:
+        self.load(self.root)  # downloads in one process
+
+    def setup(self, stage: str) -> None:
+        if self.source is not None:  # called again by every Trainer method: the pools stay
+            return
+        self.source = self.load(self.root)
+        self.train, self.test, self.classes = self.source
+        size = len(self.train.labels)
+        if self.initial_labels > size:
+            raise SettingError(
+                f"--data.initial_labels: {self.initial_labels} is more than the {size} images of "
+                f"the data set. Take at most {size}."
+            )
+        self.answer: Oracle = KnownLabels(self.train.labels)
+        if self.oracle is not None:
+            self.answer = resolve("--data.oracle", self.oracle, torch)
+        self.pool = Pool(size, tuple(self.train.images.shape[1:]))
+        chance = make_generator(self.seed, 0, Purpose.INITIAL_LABELS)
+        initial = torch.randperm(size, generator=chance)[: self.initial_labels].sort().values
+        self.pool.acquire(initial, self.answer(initial), round=0)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return the batches of the current round over L and G."""
+        assert self.trainer is not None
+        generated = self.pool.generated
+        extra = Images(generated["images"], generated["labels"])
+        in_generated = torch.arange(len(extra.labels)) + len(self.train.labels)
+        batches = RoundBatches(
+            torch.cat([self.pool.labelled, in_generated]),
+            self.batch_size,
+            self.steps_per_round,
+            (self.seed, self.trainer.current_epoch, Purpose.BATCHES),
+            (self.trainer.global_rank, self.trainer.world_size),
+        )
+        labels_of_pool = Images(self.train.images, self.pool.labels)
+        return image_loader(Gather(labels_of_pool, extra), batches)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Return the test set: Lightning's validation loop gives the curve's point of a round."""
+        assert self.trainer is not None
+        batches = torch.arange(len(self.test.labels)).split(self.eval_batch_size)
+        mine = batches[self.trainer.global_rank :: self.trainer.world_size]
+        return image_loader(Gather(self.test), mine)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self.val_dataloader()
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        images, labels = batch
+        return to_unit_interval(images), labels
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the images of W: the indices of a checkpoint mean nothing for others."""
+        return hashlib.sha256(self.train.images.numpy().tobytes()).hexdigest()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "pool": self.pool.state_dict(),
+            "seed": self.seed,
+            "classes": self.classes,
+            "fingerprint": self.fingerprint,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.check(state_dict)
+        self.pool.load_state_dict(state_dict["pool"])
+
+    def check(self, state: dict[str, Any]) -> None:
+        """Raise a SettingError if the state of a checkpoint belongs to other data or seed."""
+        if state["fingerprint"] != self.fingerprint or state["classes"] != self.classes:
+            raise SettingError(
+                f"--ckpt_path: the checkpoint was made with other images "
+                f"({len(state['pool']['labels'])} of {len(state['classes'])} classes) than this "
+                f"data set's ({len(self.train.labels)} of {len(self.classes)} classes). "
+                "Give the --data.source and --data.root of that run."
+            )
+        if state["seed"] != self.seed:
+            raise SettingError(
+                f"--seed_everything: {self.seed} is not the seed of the checkpoint. "
+                f"Give --seed_everything {state['seed']}."
+            )
+
+
+class Gather(Dataset[Batch]):
+    """Images by index, a batch at a time, over several sets as if they stood end to end."""
+
+    def __init__(self, *parts: Images) -> None:
+        self.parts = parts
+
+    def __getitem__(self, indices: Tensor) -> Batch:
+        """Return uint8 images and labels for a tensor of indices."""
+        first = self.parts[0]
+        images = torch.empty((len(indices), *first.images.shape[1:]), dtype=torch.uint8)
+        labels = torch.empty(len(indices), dtype=torch.long)
+        start = 0
+        for part in self.parts:
+            inside = (indices >= start) & (indices < start + len(part.labels))
+            images[inside] = part.images[indices[inside] - start]
+            labels[inside] = part.labels[indices[inside] - start]
+            start += len(part.labels)
+        return images, labels
+
+
+class RoundBatches(Sampler[Tensor]):
+    """A fixed number of batches over some items, reshuffled each time all have been seen.
+
+    Args:
+        items: Indices to draw from.
+        batch_size: Indices of a batch over all processes.
+        steps: Number of batches.
+        seeds: (seed, round, purpose).
+        share: (rank, world size): which part of each batch is this process's.
+    """
+
+    def __init__(
+        self,
+        items: Tensor,
+        batch_size: int,
+        steps: int,
+        seeds: tuple[int, int, Purpose],
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.items, self.batch_size, self.steps = items, batch_size, steps
+        self.seeds, self.share = seeds, share
+
+    def set_epoch(self, epoch: int) -> None:
+        """Reshuffle for another epoch; Lightning calls this."""
+        seed, _, purpose = self.seeds
+        self.seeds = (seed, epoch, purpose)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yield the batches; every call yields the same ones."""
+        chance = make_generator(*self.seeds)
+        wanted, size = self.steps * self.batch_size, len(self.items)
+        passes = [torch.randperm(size, generator=chance) for _ in range(-(-wanted // size))]
+        rank, world_size = self.share
+        for batch in self.items[torch.cat(passes)[:wanted]].split(self.batch_size):
+            yield batch[rank::world_size]
+
+    def __len__(self) -> int:
+        return self.steps
+
+
+def image_loader(images: Gather, batches: Any) -> DataLoader[Batch]:
+    """Return a loader of ready batches: a gather is faster than worker processes here."""
+    # A generator of its own keeps the loader off the global one, which training's dropout draws
+    # from: a resumed round makes one iterator fewer than an uninterrupted one.
+    return DataLoader(images, sampler=batches, batch_size=None, generator=torch.Generator())
+
+
+def to_unit_interval(images: Tensor) -> Tensor:
+    """Return 8-bit images as floats in [0, 1]."""
+    return images.float() / 255
+
+
+def to_8_bit(images: Tensor) -> Tensor:
+    """Return images in [0, 1] as uint8, the format of every image that is kept."""
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu()

@@ -1,0 +1,186 @@
+"""LightningModules: the classifier M and the VAE."""
+
+import pickle
+from collections.abc import Callable
+
+import torch
+from jsonargparse.typing import PositiveInt
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+
+from baldvae_pl.data import (
+    Batch,
+    Gather,
+    PoolDataModule,
+    RoundBatches,
+    image_loader,
+    to_unit_interval,
+)
+from baldvae_pl.networks import DenseVAE, DigitsNet
+from baldvae_pl.seeding import Purpose, derive_seed
+from baldvae_pl.settings import SettingError
+
+
+class Classifier(LightningModule):
+    """The task model M.
+
+    Args:
+        network: Makes a fresh network that maps images in [0, 1] to logits. It needs active
+            dropout; with a ``trunk`` and a ``head`` it is scored fastest.
+        optimizer: Makes the optimizer from the parameters.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[], nn.Module] = DigitsNet,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+    ) -> None:
+        super().__init__()
+        self.make_network = network
+        self.network = network()
+        self.optimizer = optimizer
+
+    def reset_parameters(self) -> None:
+        """Take over the weights of a fresh network: each round starts anew."""
+        self.network.load_state_dict(self.make_network().state_dict())
+
+    def setup(self, stage: str) -> None:
+        num_classes = len(self.trainer.datamodule.classes)  # type: ignore[attr-defined]
+        self.metrics = test_metrics(num_classes)
+        self.nll = MeanMetric()
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images)
+        return logits
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images, labels = batch
+        loss = F.cross_entropy(self(images), labels)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        images, labels = batch
+        log_probs = self(images).float().log_softmax(-1)
+        self.metrics.update(log_probs.exp(), labels)
+        self.nll.update(F.nll_loss(log_probs, labels), len(labels))
+
+    def on_validation_epoch_end(self) -> None:
+        # While fitting, the callback writes them to the logger against the number of labels.
+        scores = {**self.metrics.compute(), "test/nll": self.nll.compute()}
+        self.log_dict(scores, logger=not self.trainer.training and self.trainer.state.fn != "fit")
+        self.metrics.reset()
+        self.nll.reset()
+
+    test_step = validation_step
+    on_test_epoch_end = on_validation_epoch_end
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.optimizer(self.parameters())
+
+
+def test_metrics(num_classes: int) -> MetricCollection:
+    """Return accuracy and expected calibration error (15 bins, L1) of class probabilities."""
+    return MetricCollection(
+        {
+            "acc": MulticlassAccuracy(num_classes, average="micro"),
+            "ece": MulticlassCalibrationError(num_classes, n_bins=15),
+        },
+        prefix="test/",
+    )
+
+
+class VAE(LightningModule):
+    """The variational autoencoder that makes complements (Kingma and Welling 2014).
+
+    Its loss is binary cross-entropy summed over pixels plus the KL divergence, as in PyTorch's
+    official example, here averaged over images.
+
+    Args:
+        network: Makes a fresh network with ``encode(images) -> (mean, log_var)`` and
+            ``decode(z) -> images`` in [0, 1].
+        epochs: Passes over W before round 0.
+        batch_size: Images of an optimiser step, over all processes.
+        optimizer: Makes the optimizer from the parameters.
+        ckpt_path: Take the weights from here instead of training: a checkpoint of a run that used
+            the same VAE, or its ``vae.ckpt``.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[], nn.Module] = DenseVAE,
+        epochs: PositiveInt = 10,
+        batch_size: PositiveInt = 128,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        ckpt_path: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.make_network = network
+        self.network = network()
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.optimizer = optimizer
+        self.ckpt_path = ckpt_path
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images = to_unit_interval(batch[0])
+        mean, log_var = self.network.encode(images)  # type: ignore[operator]
+        z = mean + torch.randn_like(mean) * (0.5 * log_var).exp()
+        with torch.autocast(self.device.type, enabled=False):  # BCE is unsafe in half precision
+            decoded = self.network.decode(z.float()).float()  # type: ignore[operator]
+            reconstruction = F.binary_cross_entropy(decoded, images, reduction="sum") / len(images)
+        divergence = -0.5 * (1 + log_var - mean**2 - log_var.exp()).sum(1).mean()
+        parts = {"vae/reconstruction": reconstruction, "vae/divergence": divergence}
+        self.log_dict(parts, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(images))
+        self.log("step", float(self.current_epoch), on_step=False, on_epoch=True)  # the x axis
+        return reconstruction + divergence
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.optimizer(self.parameters())
+
+    def load(self, path: str) -> None:
+        """Take over the weights of a run's checkpoint or of a ``vae.ckpt``.
+
+        Raises:
+            SettingError: If there are none, or they are of another network.
+        """
+        try:
+            checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+            run = checkpoint["callbacks"].get("ActiveLearning")
+            if run is None:
+                self.load_state_dict(checkpoint["state_dict"])
+            else:
+                self.network.load_state_dict(run["vae"])
+        except (OSError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+            raise SettingError(
+                f"--vae.ckpt_path: {path!r} holds no weights for this VAE "
+                f"({str(error).splitlines()[0]}). Give a checkpoint of a run whose complements "
+                "came from the same --vae.network, or leave it out to train one."
+            ) from error
+
+
+def train_vae(vae: VAE, data: PoolDataModule, trainer: Trainer) -> None:
+    """Train the VAE from scratch on all of W, without labels, and freeze it.
+
+    Args:
+        vae: Trained in place; its weights depend on the seed of ``data`` alone.
+        data: Holds W.
+        trainer: Of its own, since it ends with the VAE: its ``max_epochs`` are the VAE's.
+    """
+    torch.manual_seed(derive_seed(data.seed, 0, Purpose.VAE_WEIGHTS))
+    vae.network.load_state_dict(vae.make_network().state_dict())
+    torch.manual_seed(derive_seed(data.seed, trainer.global_rank, Purpose.VAE_NOISE))
+    size = len(data.train.labels)
+    batches = RoundBatches(
+        torch.arange(size),
+        vae.batch_size,
+        -(-size // vae.batch_size),
+        (data.seed, 0, Purpose.VAE_BATCHES),
+        (trainer.global_rank, trainer.world_size),
+    )
+    trainer.fit(vae, image_loader(Gather(data.train), batches))
+    vae.requires_grad_(False).eval()

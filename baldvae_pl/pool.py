@@ -1,0 +1,111 @@
+"""The pool: who of W is labelled and since when, and the generated images G."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+UNLABELLED = -1
+
+
+class Pool:
+    """The partition of W into U and L, plus G.
+
+    Images of W are known by their global index in W and by nothing else. One integer an image says
+    who is in L: ``acquired_in`` is -1 in U and r in L for an image bought before round r trained.
+
+    Args:
+        size: Number of images in W.
+        image_shape: (channels, height, width) of an image.
+    """
+
+    def __init__(self, size: int, image_shape: tuple[int, ...]) -> None:
+        self.acquired_in = torch.full((size,), UNLABELLED)
+        self.labels = torch.full((size,), -1)
+        self.scores = torch.full((size,), torch.nan)  # BALD in nats when bought, NaN: not scored
+        self.generated = {
+            "images": torch.empty((0, *image_shape), dtype=torch.uint8),
+            "labels": torch.empty(0, dtype=torch.long),
+            "parents": torch.empty(0, dtype=torch.long),  # global index in W
+            "rounds": torch.empty(0, dtype=torch.long),  # the first round that trains with it
+            "scores": torch.empty(0),  # the parent's BALD
+            "thresholds": torch.empty(0),  # what that score had to reach
+        }
+
+    @property
+    def unlabelled(self) -> Tensor:
+        """Global indices of U, ascending."""
+        return (self.acquired_in == UNLABELLED).nonzero().flatten()
+
+    @property
+    def labelled(self) -> Tensor:
+        """Global indices of L, ascending."""
+        return (self.acquired_in != UNLABELLED).nonzero().flatten()
+
+    def acquire(
+        self, indices: Tensor, labels: Tensor, round: int, scores: Tensor | None = None
+    ) -> None:
+        """Move images from U to L.
+
+        Args:
+            indices: Global indices in U, no two alike.
+            labels: Their labels, as the oracle gave them.
+            round: The first round that trains with them.
+            scores: Their BALD scores; left out for the initial labels.
+
+        Raises:
+            ValueError: If an image is named twice or labelled already, or a label is missing.
+        """
+        if len(labels) != len(indices):
+            raise ValueError(f"{len(indices)} images were bought, but {len(labels)} labels came")
+        if len(indices.unique()) != len(indices):
+            raise ValueError("an image was bought twice in one purchase")
+        if (self.acquired_in[indices] != UNLABELLED).any():
+            raise ValueError("an image was bought that is labelled already")
+        self.acquired_in[indices] = round
+        self.labels[indices] = labels
+        if scores is not None:
+            self.scores[indices] = scores
+
+    def extend(
+        self, images: Tensor, parents: Tensor, round: int, scores: Tensor, threshold: float
+    ) -> None:
+        """Add complements, labelled as their parents, to G.
+
+        Args:
+            images: uint8, shape (n, channels, height, width).
+            parents: Global indices in L, shape (n,).
+            round: The first round that trains with them.
+            scores: The parents' BALD scores.
+            threshold: The score that was needed.
+
+        Raises:
+            ValueError: If a parent is unlabelled.
+        """
+        if (self.acquired_in[parents] == UNLABELLED).any():
+            raise ValueError("a complement needs a labelled parent")
+        new = {
+            "images": images,
+            "labels": self.labels[parents],
+            "parents": parents,
+            "rounds": torch.full_like(parents, round),
+            "scores": scores,
+            "thresholds": torch.full(parents.shape, threshold),
+        }
+        self.generated = {key: torch.cat([old, new[key]]) for key, old in self.generated.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors only: checkpoints are read with ``weights_only=True``."""
+        return {
+            "acquired_in": self.acquired_in,
+            "labels": self.labels,
+            "scores": self.scores,
+            "generated": self.generated,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the state that :meth:`state_dict` returned."""
+        self.acquired_in = state["acquired_in"]
+        self.labels = state["labels"]
+        self.scores = state["scores"]
+        self.generated = state["generated"]

@@ -1,0 +1,86 @@
+"""What a run leaves behind for people: `rounds.csv` and `acquisitions.csv`.
+
+Both are written whole from the checkpointed history and pool, never appended to, so that a run
+that was killed and resumed leaves the same files as one that was not.
+"""
+
+import csv
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from baldvae_pl.pool import Pool
+
+ROUND_COLUMNS = [
+    "round",
+    "labelled",
+    "unlabelled",
+    "generated",
+    "test/acc",
+    "test/nll",
+    "test/ece",
+    "test/acc_mc",
+    "test/nll_mc",
+    "test/ece_mc",
+    "acquired",
+    "complemented",
+    "bald/threshold",
+    "bald/labelled_max",
+    "bald/margin",
+    "bald/labelled_mean",
+    "bald/unlabelled_max",
+    "bald/unlabelled_mean",
+    "seconds/train",
+    "seconds/evaluate",
+    "seconds/evaluate_mc",
+    "seconds/score",
+    "seconds/complement",
+]
+"""Keys of a round's row: TensorBoard's tags, and with "_" for "/" the columns of the file."""
+
+ACQUISITION_COLUMNS = ["round", "kind", "index", "label", "score", "threshold"]
+
+
+def write_rounds(path: Path, history: Sequence[dict[str, float]]) -> None:
+    """Write a row a round, in order; a cell without a value is empty."""
+    header = [column.replace("/", "_") for column in ROUND_COLUMNS]
+    rows = [[row.get(column) for column in ROUND_COLUMNS] for row in history]
+    write_csv(path, header, rows)
+
+
+def write_acquisitions(path: Path, pool: Pool, history: Sequence[dict[str, float]]) -> None:
+    """Write a row for each label and each complement, by the first round that trains with it.
+
+    Kinds are ``initial``, ``acquired`` (highest BALD first) and ``complement`` (whose index is its
+    parent's).
+    """
+    thresholds = {row["round"] + 1: row.get("bald/threshold") for row in history}
+    rows: list[list[Any]] = []
+    for index in pool.labelled.tolist():
+        round = int(pool.acquired_in[index])
+        label, score = int(pool.labels[index]), float(pool.scores[index])
+        if round == 0:
+            rows.append([round, "initial", index, label, None, None])
+        else:
+            rows.append([round, "acquired", index, label, score, thresholds[round]])
+    generated = pool.generated
+    columns = ("rounds", "parents", "labels", "scores", "thresholds")
+    for round, parent, *rest in zip(*(generated[c].tolist() for c in columns), strict=True):
+        rows.append([round, "complement", parent, *rest])
+    order = {"initial": 0, "acquired": 1, "complement": 2}
+    rows.sort(key=lambda row: (row[0], order[row[1]], -(row[4] or 0), row[2]))
+    write_csv(path, ACQUISITION_COLUMNS, rows)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file beside its target and rename it: a reader never sees half a file."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        for row in rows:
+            writer.writerow([f"{x:.7g}" if isinstance(x, float) else x for x in row])
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,334 @@
+"""The callback that turns epochs into rounds: train, test, score, buy, complement."""
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from baldvae_pl import acquisition as functions
+from baldvae_pl import complement as policies
+from baldvae_pl import posterior as posteriors
+from baldvae_pl.acquisition import bald
+from baldvae_pl.complement import Complement
+from baldvae_pl.dashboard import log_images, log_round
+from baldvae_pl.data import PoolDataModule, to_8_bit, to_unit_interval
+from baldvae_pl.modules import test_metrics
+from baldvae_pl.progress import RoundProgressBar
+from baldvae_pl.records import write_acquisitions, write_rounds
+from baldvae_pl.seeding import Purpose, derive_seed, make_generator
+from baldvae_pl.settings import SettingError, resolve
+
+AcquisitionFunction = Callable[[Tensor], Tensor]
+Posterior = Callable[[nn.Module, int, torch.Generator], Callable[[Tensor], Tensor]]
+
+
+class ActiveLearning(Callback):
+    """Makes each epoch of one ``trainer.fit`` a round of active learning.
+
+    Works with a `PoolDataModule` and any LightningModule that has a ``network`` (images in [0, 1]
+    to logits, with active dropout) and, unless ``warm_start``, ``reset_parameters()``. What its
+    validation logs as ``test/*`` goes into the records. The number of epochs is set here.
+
+    Args:
+        rounds: Number of purchases N; the classifier is trained N + 1 times.
+        query_size: Labels bought per round, K.
+        function: Acquisition function: ``bald``, ``random``, or the import path of a function from
+            ``log_probs_N_T_C`` to ``scores_N``.
+        complement: Who gets a complement: ``uncertain`` (BALD-VAE), ``none`` (BALD-O), ``all_new``
+            (VAE-All), ``duplicate`` (control), or the import path of a ``Complement``.
+        posterior: Bayesian approximation: ``MCDropout``, or the import path of a class with its
+            signature.
+        mc_samples: Posterior draws T, at least 2.
+        warm_start: Go on from the last round's weights instead of a fresh network.
+        vae: Has ``encode`` and ``decode``, already trained; needed by ``uncertain`` and
+            ``all_new``.
+    """
+
+    def __init__(
+        self,
+        rounds: NonNegativeInt = 20,
+        query_size: PositiveInt = 20,
+        function: str | AcquisitionFunction = "bald",
+        complement: str | Complement = "uncertain",
+        posterior: str | Posterior = "MCDropout",
+        mc_samples: PositiveInt = 100,
+        warm_start: bool = False,
+        vae: nn.Module | None = None,
+    ) -> None:
+        self.rounds = rounds
+        self.query_size = query_size
+        self.function: Any = resolve("--acquisition.function", function, functions)
+        self.complement: Complement = resolve("--acquisition.complement", complement, policies)
+        self.posterior: Posterior = resolve("--acquisition.posterior", posterior, posteriors)
+        self.mc_samples = mc_samples
+        self.warm_start = warm_start
+        self.vae = vae
+        self.history: list[dict[str, float]] = []  # a row a round, keys as in ROUND_COLUMNS
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        self.check(pl_module, data_of(trainer))
+        if trainer.reload_dataloaders_every_n_epochs > 1 or trainer.check_val_every_n_epoch != 1:
+            raise SettingError(
+                "--trainer.reload_dataloaders_every_n_epochs, --trainer.check_val_every_n_epoch: "
+                "a round is one epoch with its own batches and its own test. Leave both out."
+            )
+        trainer.reload_dataloaders_every_n_epochs = 1
+        if not trainer.fast_dev_run:
+            trainer.fit_loop.max_epochs = self.rounds + 1
+
+    def check(self, pl_module: LightningModule, data: PoolDataModule) -> None:
+        """Raise a SettingError for what cannot work, before anything expensive begins."""
+        unlabelled, name = len(data.pool.unlabelled), type(pl_module).__name__
+        if self.rounds and self.query_size > unlabelled:
+            raise SettingError(
+                f"--acquisition.query_size: {self.query_size} is more than the {unlabelled} images "
+                f"that are unlabelled at the start. Take at most {unlabelled}."
+            )
+        if self.complement.needs_vae and self.vae is None:
+            raise SettingError("ActiveLearning: this complement policy needs the argument vae.")
+        needed = ["network"] if self.warm_start else ["network", "reset_parameters"]
+        if missing := [n for n in needed if not hasattr(pl_module, n)]:
+            raise SettingError(f"{name} lacks {' and '.join(missing)}, see ActiveLearning.")
+        if self.mc_samples < 2:
+            raise SettingError(
+                f"--acquisition.mc_samples: {self.mc_samples} draw cannot disagree with itself. "
+                "Take at least 2."
+            )
+        try:
+            draws = self.posterior(pl_module.network, 8, torch.Generator())  # type: ignore[arg-type]
+            log_probs_N_T_C = draws(to_unit_interval(data.train.images[:8]))
+        except (RuntimeError, ValueError) as error:
+            raise SettingError(f"--model.network: {error}") from error
+        if log_probs_N_T_C.shape[-1] != len(data.classes):
+            raise SettingError(
+                f"--model.network: it tells {log_probs_N_T_C.shape[-1]} classes apart, the data "
+                f"set has {len(data.classes)}. Set its num_classes."
+            )
+        if torch.equal(log_probs_N_T_C[:, :1].expand_as(log_probs_N_T_C), log_probs_N_T_C):
+            raise SettingError(
+                f"--model.network: all posterior draws of {type(pl_module.network).__name__} "
+                "agree, so that BALD is 0 everywhere. Its dropout layers must take part in forward."
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # A finished run that goes on: its last round did not buy what a longer run buys there.
+        if self.history and "acquired" not in self.history[-1]:
+            self._buy_or_stop(trainer, pl_module)
+        self._leave_records(trainer)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        seed, round = data_of(trainer).seed, trainer.current_epoch
+        if not self.warm_start:
+            torch.manual_seed(derive_seed(seed, round, Purpose.WEIGHTS))  # the same on every rank
+            pl_module.reset_parameters()  # type: ignore[operator]
+            for optimizer in trainer.optimizers:
+                optimizer.state.clear()
+        torch.manual_seed(derive_seed(seed, round, Purpose.TRAINING) + trainer.global_rank)
+        self.training_began = time.perf_counter()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.training_ended = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        evaluated = time.perf_counter()
+        pool = data_of(trainer).pool
+        row: dict[str, float] = {
+            "round": trainer.current_epoch,
+            "labelled": len(pool.labelled),
+            "unlabelled": len(pool.unlabelled),
+            "generated": len(pool.generated["labels"]),
+            "seconds/train": self.training_ended - self.training_began,
+            "seconds/evaluate": evaluated - self.training_ended,
+        }
+        metrics = trainer.callback_metrics.items()
+        row |= {key: float(value) for key, value in metrics if key.startswith("test/")}
+        row |= self._test_with_draws(trainer, pl_module)
+        row["seconds/evaluate_mc"] = time.perf_counter() - evaluated
+        self.history.append(row)
+        self._buy_or_stop(trainer, pl_module)
+        self._leave_records(trainer)
+
+    def _buy_or_stop(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Buy after the last round in the history, unless it was the last or all is bought."""
+        if len(data_of(trainer).pool.unlabelled) == 0:
+            trainer.should_stop = True
+        elif len(self.history) <= self.rounds:
+            self._acquire(trainer, pl_module, self.history[-1])
+
+    def _acquire(self, trainer: Trainer, pl_module: LightningModule, row: dict[str, float]) -> None:
+        """End a round: score U and L, buy the top K of U, complement the uncertain of L."""
+        data = data_of(trainer)
+        pool, images, round = data.pool, data.train.images, int(row["round"])
+        unlabelled, labelled = pool.unlabelled, pool.labelled
+
+        # All of W under the same draws, so that the scores of U and L can be compared.
+        began = time.perf_counter()
+        scores_N, priorities_N = self._score(trainer, pl_module, round)
+        scored = time.perf_counter()
+
+        # The K highest of U; in a tie the lowest global index wins.
+        order = priorities_N[unlabelled].argsort(descending=True, stable=True)
+        acquired = unlabelled[order[: self.query_size]]
+        threshold = scores_N[acquired].min().item()
+        labels = data.answer(acquired) if trainer.is_global_zero else None
+        labels = trainer.strategy.broadcast(labels)
+
+        # Parents come from L as it was before this purchase, or from the purchase itself.
+        parents = self.complement.parents(scores_N, labelled, acquired, threshold)
+        complements = self._complement(trainer, pl_module, images[parents], round)
+        pool.acquire(acquired, labels, round + 1, scores_N[acquired])
+        pool.extend(complements, parents, round + 1, scores_N[parents], threshold)
+
+        row |= {
+            "acquired": len(acquired),
+            "complemented": len(parents),
+            "bald/threshold": threshold,
+            "bald/labelled_max": scores_N[labelled].max().item(),
+            "bald/margin": threshold - scores_N[labelled].max().item(),
+            "bald/labelled_mean": scores_N[labelled].mean().item(),
+            "bald/unlabelled_max": scores_N[unlabelled].max().item(),
+            "bald/unlabelled_mean": scores_N[unlabelled].mean().item(),
+            "seconds/score": scored - began,
+            "seconds/complement": time.perf_counter() - scored,
+        }
+        pairs = torch.cat([images[parents], complements], dim=2)  # parents above complements
+        log_images(trainer, "images/acquired", images[acquired], len(labelled))
+        log_images(trainer, "images/parents_and_complements", pairs, len(labelled))
+
+    def _score(
+        self, trainer: Trainer, pl_module: LightningModule, round: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return the BALD scores of W, and the priorities by which images are bought."""
+        other = [] if self.function in (bald, functions.random) else [self.function]
+        functions_A = [bald, *other]
+
+        def statistic(log_probs_N_T_C: Tensor) -> Tensor:
+            return torch.stack([function(log_probs_N_T_C) for function in functions_A], 1)
+
+        images, width = data_of(trainer).train.images, len(functions_A)
+        scores_N_A = self._predict(trainer, pl_module, images, round, statistic, width, "Scoring")
+        if self.function is functions.random:
+            chance = make_generator(data_of(trainer).seed, round, Purpose.ACQUISITION)
+            return scores_N_A[:, 0], functions.random(len(images), chance)
+        return scores_N_A[:, 0], scores_N_A[:, -1]
+
+    def _predict(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        images: Tensor,
+        round: int,
+        statistic: Callable[[Tensor], Tensor],
+        width: int,
+        description: str,
+    ) -> Tensor:
+        """Return a statistic (log_probs_N_T_C -> (N, width)) of every image, on every rank.
+
+        Whole batches of one grid are dealt to the processes, and the round alone seeds the draws,
+        so that no score depends on the number of processes.
+        """
+        data = data_of(trainer)
+        chance = make_generator(data.seed, round, Purpose.POSTERIOR)
+        draws = self.posterior(pl_module.network, self.mc_samples, chance)  # type: ignore[arg-type]
+        starts = list(range(0, len(images), data.eval_batch_size))
+        if trainer.fast_dev_run:
+            starts = starts[: int(trainer.limit_predict_batches)]
+        mine = starts[trainer.global_rank :: trainer.world_size]
+        result = torch.zeros(len(images), width, device=pl_module.device)
+        for start in self._track(trainer, mine, description):
+            part = slice(start, start + data.eval_batch_size)
+            batch, _ = trainer.strategy.batch_to_device((images[part], images[part]))
+            with trainer.precision_plugin.forward_context():
+                values = statistic(draws(trainer.precision_plugin.convert_input(batch)))
+            result[part] = values
+        reduced: Tensor = trainer.strategy.reduce(result, reduce_op="sum")
+        return reduced.cpu()
+
+    @torch.no_grad()
+    def _complement(
+        self, trainer: Trainer, pl_module: LightningModule, parents: Tensor, round: int
+    ) -> Tensor:
+        """Return the complements of these 8-bit images, the same on every rank."""
+        data, device = data_of(trainer), pl_module.device
+        if self.vae is not None:
+            self.vae.to(device)
+        chance = make_generator(data.seed, round, Purpose.COMPLEMENT)
+        made = [
+            to_8_bit(self.complement.generate(to_unit_interval(part.to(device)), self.vae, chance))
+            for part in parents.split(data.eval_batch_size)
+        ]
+        complements: Tensor = trainer.strategy.broadcast(torch.cat(made))
+        return complements
+
+    def _test_with_draws(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
+        """Return the test metrics of the class probabilities averaged over posterior draws."""
+        data = data_of(trainer)
+        images, labels = data.test
+        probs_N_C = self._predict(
+            trainer,
+            pl_module,
+            images,
+            trainer.current_epoch,
+            lambda log_probs_N_T_C: log_probs_N_T_C.exp().mean(1),
+            len(data.classes),
+            "Testing with draws",
+        )
+        metrics = test_metrics(len(data.classes))(probs_N_C, labels)
+        metrics["test/nll"] = F.nll_loss(probs_N_C.log(), labels)
+        return {f"{key}_mc": float(value) for key, value in metrics.items()}
+
+    def _track(self, trainer: Trainer, work: list[int], description: str) -> Iterable[int]:
+        bar = trainer.progress_bar_callback
+        return bar.track(work, description) if isinstance(bar, RoundProgressBar) else work
+
+    def _leave_records(self, trainer: Trainer) -> None:
+        """Log the newest row and write the run's CSV files."""
+        if not self.history:
+            return
+        row = self.history[-1]
+        log_round(trainer, row)
+        rank_zero_info(describe(row))
+        if trainer.is_global_zero and not trainer.fast_dev_run:
+            folder = Path(trainer.log_dir or trainer.default_root_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_rounds(folder / "rounds.csv", self.history)
+            write_acquisitions(folder / "acquisitions.csv", data_of(trainer).pool, self.history)
+
+    def state_dict(self) -> dict[str, Any]:
+        keeps_vae = self.complement.needs_vae and self.vae is not None
+        vae = self.vae.state_dict() if keeps_vae else None
+        return {"history": self.history, "vae": vae}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history = state_dict["history"]
+        if self.complement.needs_vae and state_dict["vae"] is not None:
+            self.vae.load_state_dict(state_dict["vae"])
+
+
+def data_of(trainer: Trainer) -> PoolDataModule:
+    """Return the data module that the trainer runs on."""
+    data: PoolDataModule = trainer.datamodule  # type: ignore[attr-defined]
+    return data
+
+
+def describe(row: dict[str, float]) -> str:
+    """Return a round in one line; it says when no labelled image was uncertain enough."""
+    text = (
+        f"round {row['round']}: {row['labelled']} labels + {row['generated']} generated, "
+        f"test accuracy {row.get('test/acc', float('nan')):.2%}"
+    )
+    if "acquired" in row:
+        text += (
+            f"; bought {row['acquired']}, complemented {row['complemented']} (highest labelled "
+            f"score {row['bald/labelled_max']:.3f}, threshold {row['bald/threshold']:.3f})"
+        )
+    return text
