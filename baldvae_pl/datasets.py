@@ -68,7 +68,7 @@ def MNIST(root: Path) -> Source:  # noqa: N802
             f"--data.root: no readable MNIST in {str(root)!r}, and downloading it failed "
             f"({str(error).splitlines()[0]}). Put the four files train-images-idx3-ubyte, "
             "train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte into "
-            f"{root / 'MNIST' / 'raw'}, or start with --config digits.yaml, which needs no download."
+            f"{root / 'MNIST' / 'raw'}, or use --config digits.yaml, which needs no download."
         ) from error
     train, test = (Images(part.data[:, None], part.targets) for part in parts)
     return Source(train, test, classes=[str(digit) for digit in range(10)])

@@ -41,7 +41,8 @@ class Classifier(LightningModule):
     ) -> None:
         super().__init__()
         self.make_network = network
-        self.network = network()
+        # Channels last makes the convolutions of a CPU up to twice as fast.
+        self.network = network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = optimizer
 
     def reset_parameters(self) -> None:

@@ -6,7 +6,6 @@ draws share one pass through the trunk; it returns logits. A VAE has ``encode`` 
 
 from math import prod
 
-import torch
 from torch import Tensor, nn
 from torchvision.transforms import Normalize
 

@@ -96,7 +96,7 @@ class MCDropout:
         """Run a module with the masks of one draw, or of draws along dimension 1 of the inputs."""
         calls: Counter[nn.Module] = Counter()
 
-        def drop(layer: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+        def drop(layer: nn.Module, _: tuple[Tensor], output: Tensor) -> Tensor:
             example = output[0] if isinstance(draws, int) else output[0, 0]
             mask = self._mask(layer, calls[layer], example)[draws]
             calls[layer] += 1

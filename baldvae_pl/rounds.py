@@ -119,8 +119,9 @@ class ActiveLearning(Callback):
                 "agree, so that BALD is 0 everywhere. Its dropout layers must take part in forward."
             )
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A finished run that goes on: its last round did not buy what a longer run buys there.
+        # Here, since the batches of the next round may be made before on_train_start.
         if self.history and "acquired" not in self.history[-1]:
             self._buy_or_stop(trainer, pl_module)
         self._leave_records(trainer)
@@ -297,8 +298,8 @@ class ActiveLearning(Callback):
         row = self.history[-1]
         log_round(trainer, row)
         rank_zero_info(describe(row))
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # asks rank 0: not for it alone
         if trainer.is_global_zero and not trainer.fast_dev_run:
-            folder = Path(trainer.log_dir or trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
             write_rounds(folder / "rounds.csv", self.history)
             write_acquisitions(folder / "acquisitions.csv", data_of(trainer).pool, self.history)

@@ -1,0 +1,257 @@
+"""The `baldvae` command: the one place where everything meets."""
+
+import pickle
+import sys
+import warnings
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ActionConfigFile
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from baldvae_pl import __version__
+from baldvae_pl.data import PoolDataModule
+from baldvae_pl.modules import VAE, Classifier, train_vae
+from baldvae_pl.progress import RoundProgressBar
+from baldvae_pl.rounds import ActiveLearning
+from baldvae_pl.settings import SettingError
+
+RUNS = "lightning_logs"
+LAST = "last.ckpt"
+
+
+def main(args: ArgsType = None) -> None:
+    """Run `baldvae`; bad settings end it with one sentence and exit code 1 or 2."""
+    for text in (
+        "does not have many workers",  # gathering tensors is faster than worker processes
+        "Found .* module.* in eval mode",  # the frozen VAE
+        "exists and is not empty",  # a resumed run goes on in its own folder
+        ".*isinstance\\(treespec, LeafSpec\\)",  # Lightning's, since torch 2.9
+    ):
+        warnings.filterwarnings("ignore", f".*{text}")
+    try:
+        BaldVAECLI(
+            Classifier,
+            PoolDataModule,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            trainer_defaults={"num_sanity_val_steps": 0},  # settings are checked before training
+            save_config_kwargs={"overwrite": True},  # a resumed run may have more rounds
+            parser_kwargs={"version": __version__},
+            args=args,
+        )
+    except (SettingError, MisconfigurationException) as error:
+        sys.exit(f"baldvae: error: {error}")
+
+
+class ShippedConfigFile(ActionConfigFile):
+    """``--config NAME``: a file here, else one of those that come with the package."""
+
+    def __call__(self, parser: Any, config: Any, values: Any, option_string: Any = None) -> None:
+        """Look the name up and parse the file."""
+        super().__call__(parser, config, find_config(values), option_string)
+
+
+def shipped_configs() -> Path:
+    """Return the folder of the shipped configs: in the package, or in its checkout."""
+    package = Path(str(resources.files("baldvae_pl")))
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def find_config(name: str) -> str:
+    """Return the path that ``--config name`` means."""
+    shipped = shipped_configs() / name
+    return str(shipped) if not Path(name).is_file() and shipped.is_file() else name
+
+
+class BaldVAECLI(LightningCLI):
+    """LightningCLI with the sections ``acquisition``, ``vae`` and ``checkpoint``."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the commands and the parameters that are not options."""
+        return {name: LightningCLI.subcommands()[name] for name in ("fit", "validate", "test")}
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Return a parser whose ``--config`` also finds shipped files."""
+        parser = LightningArgumentParser(**kwargs)
+        parser.add_argument(
+            "-c",
+            "--config",
+            action=ShippedConfigFile,
+            help="YAML file, here or shipped (for example digits.yaml); several overlay each other.",
+        )
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add our sections; what follows from another setting is linked."""
+        parser.add_lightning_class_args(ActiveLearning, "acquisition")
+        parser.add_class_arguments(VAE, "vae")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.filename": "round={epoch}",
+                "checkpoint.auto_insert_metric_name": False,
+                "checkpoint.save_last": True,
+                "checkpoint.save_top_k": 0,  # -1 keeps one a round beside last.ckpt
+                "checkpoint.save_on_train_epoch_end": True,  # after the purchase
+                "checkpoint.enable_version_counter": False,
+            }
+        )
+        parser.link_arguments("seed_everything", "data.seed")
+        parser.link_arguments("vae.network", "acquisition.vae", apply_on="instantiate")
+
+    def before_instantiate_classes(self) -> None:
+        """Settle where the run lives and whether it resumes."""
+        config = self.config[self.subcommand]
+        if config.trainer.max_epochs is not None:
+            raise SettingError(
+                f"--trainer.max_epochs: {config.trainer.max_epochs} may not be set, it follows "
+                "from --acquisition.rounds. Set that instead."
+            )
+        files = [Path(str(path)).stem for path in config.config or []]
+        self.experiment = "+".join(files) or "default"
+        self.runs = Path(config.trainer.default_root_dir or ".") / RUNS
+        # The saved config starts a run like this one, so it does not name what to resume.
+        self.ckpt_path, config.ckpt_path = config.ckpt_path, None
+        if self.ckpt_path == "last":
+            self.ckpt_path = str(newest_checkpoint(self.runs / self.experiment))
+        if self.ckpt_path is not None:
+            self.checkpoint = read_checkpoint(self.ckpt_path)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Return the trainer, with our logger and progress bar unless the user chose others."""
+        config = self.config_init[self.subcommand].trainer
+        callbacks = config.callbacks = [*(config.callbacks or [])]
+        if config.enable_progress_bar is not False and not any(
+            isinstance(callback, ProgressBar) for callback in callbacks
+        ):
+            callbacks.append(RoundProgressBar())
+        if config.logger in (None, True):
+            kwargs["logger"] = self._logger()
+        kwargs["max_epochs"] = self._get(self.config_init, "acquisition").rounds + 1
+        return super().instantiate_trainer(**kwargs)
+
+    def _logger(self) -> TensorBoardLogger:
+        """Return the logger of a new run, or of the run that the checkpoint lies in."""
+        folder, name, version = self.runs, self.experiment, None
+        if self.ckpt_path is not None and Path(self.ckpt_path).parent.name == "checkpoints":
+            run = Path(self.ckpt_path).resolve().parent.parent
+            folder, name, version = run.parent.parent, run.parent.name, run.name
+        return TensorBoardLogger(str(folder), name, version, default_hp_metric=False)
+
+    def before_fit(self) -> None:
+        """Check everything that can be checked cheaply, then train the VAE if it is needed."""
+        self._prepare()
+        rounds: ActiveLearning = self._get(self.config_init, "acquisition")
+        rounds.check(self.model, self.datamodule)
+        vae: VAE = self._get(self.config_init, "vae")
+        if not rounds.complement.needs_vae:
+            return
+        if vae.ckpt_path is not None:
+            vae.load(vae.ckpt_path)
+        elif self.ckpt_path is None:
+            self._train_vae(vae)
+        elif self.checkpoint["callbacks"]["ActiveLearning"]["vae"] is None:
+            raise SettingError(
+                f"--acquisition.complement: the run of {self.ckpt_path} has no VAE. Give one by "
+                "--vae.ckpt_path, or resume with the policy that the run was started with."
+            )
+
+    def before_validate(self) -> None:
+        """Check the data and the checkpoint."""
+        self._prepare()
+
+    before_test = before_validate
+
+    def _prepare(self) -> None:
+        folder = Path(self.trainer.logger.log_dir if self.trainer.logger else ".")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / ".writable").touch()
+            (folder / ".writable").unlink()
+        except OSError as error:
+            raise SettingError(
+                f"--trainer.default_root_dir: the run folder {folder} cannot be written ({error}). "
+                "Name a folder that can."
+            ) from error
+        self.datamodule.prepare_data()
+        self.datamodule.setup("fit")
+        self.config_init[self.subcommand].ckpt_path = self.ckpt_path
+        if self.ckpt_path is not None:
+            self.datamodule.check(self.checkpoint["PoolDataModule"])
+            try:
+                self.model.load_state_dict(self.checkpoint["state_dict"])
+            except RuntimeError as error:
+                raise SettingError(
+                    f"--ckpt_path: the weights in {self.ckpt_path} are of another network than "
+                    "--model.network. Resume with the configuration that the run left in its "
+                    "config.yaml."
+                ) from error
+
+    def _train_vae(self, vae: VAE) -> None:
+        # A trainer of its own on the same machine, made from the same settings: strategy objects
+        # serve one trainer only.
+        fresh = self._parser(self.subcommand).instantiate_classes(self.config[self.subcommand])
+        same = ("accelerator", "devices", "num_nodes", "strategy", "precision", "fast_dev_run",
+                "enable_progress_bar", "log_every_n_steps", "default_root_dir")  # fmt: skip
+        bar = [RoundProgressBar("VAE epoch")] if self.trainer.progress_bar_callback else []
+        trainer = Trainer(
+            **{name: fresh.trainer[name] for name in same},
+            logger=self.trainer.loggers,
+            callbacks=bar,
+            max_epochs=vae.epochs,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+        train_vae(vae, self.datamodule, trainer)
+        if not trainer.fast_dev_run:
+            folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "checkpoints"
+            trainer.save_checkpoint(folder / "vae.ckpt", weights_only=True)
+
+
+def newest_checkpoint(experiment: Path) -> Path:
+    """Return the last checkpoint of the newest run that has one.
+
+    Raises:
+        SettingError: If no run of this experiment has one.
+    """
+    runs = {
+        int(path.parent.parent.name.removeprefix("version_")): path
+        for path in experiment.glob(f"version_*/checkpoints/{LAST}")
+    }
+    if not runs:
+        raise SettingError(
+            f"--ckpt_path: there is no run in {experiment} to go on from. Leave --ckpt_path out to "
+            "start one, or give the path of a checkpoint."
+        )
+    return runs[max(runs)]
+
+
+def read_checkpoint(path: str) -> dict[str, Any]:
+    """Return a run's checkpoint.
+
+    Raises:
+        SettingError: If the file is missing or something else.
+    """
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        if {"PoolDataModule", "callbacks", "state_dict"} <= checkpoint.keys():
+            return checkpoint
+        reason = "it holds no pools"
+    except FileNotFoundError:
+        reason = "there is no such file"
+    except (OSError, RuntimeError, EOFError, AttributeError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+    raise SettingError(
+        f"--ckpt_path: {path!r} is not a checkpoint of a run ({reason}). Give the path of a "
+        f"{LAST}, or `last` for the newest run of this experiment."
+    )

@@ -1,0 +1,133 @@
+"""BALD against closed forms, brute force in double precision and two peer libraries."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from torch import Tensor
+
+from baldvae_pl.acquisition import bald, entropy, random
+from baldvae_pl.complement import ROUNDING
+
+
+def random_log_probs(*shape: int, scale: float = 3.0, seed: int = 0) -> Tensor:
+    logits = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return (scale * logits).log_softmax(-1)
+
+
+def bald_by_hand(log_probs_N_T_C: Tensor) -> Tensor:
+    def entropy_of(probs: list[float]) -> float:
+        return -math.fsum(p * math.log(p) for p in probs if p > 0)
+
+    scores = []
+    for draws in log_probs_N_T_C.double().exp().tolist():
+        mean = [math.fsum(column) / len(draws) for column in zip(*draws, strict=True)]
+        scores.append(entropy_of(mean) - math.fsum(map(entropy_of, draws)) / len(draws))
+    return torch.tensor(scores, dtype=torch.double)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.1, 1.0, 10.0, 1e4])
+@pytest.mark.parametrize(("draws", "classes"), [(2, 2), (100, 10), (100, 100)])
+def test_draws_that_agree_score_zero(draws: int, classes: int, scale: float) -> None:
+    scores = bald(random_log_probs(50, 1, classes, scale=scale).expand(-1, draws, -1))
+    assert scores.min() >= 0
+    assert scores.max() < ROUNDING / 5
+
+
+@pytest.mark.parametrize("zero", [-math.inf, -1e4])
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_certain_draws_score_the_log_of_how_many_answers_there_are(
+    classes: int, zero: float
+) -> None:
+    certain_C_C = torch.full((classes, classes), zero).fill_diagonal_(0.0)
+    agree = certain_C_C[:1].expand(classes, -1)
+    two_answers = certain_C_C[torch.arange(classes) % 2] if classes % 2 == 0 else agree
+    scores = bald(torch.stack([certain_C_C, agree, two_answers])).tolist()
+    assert scores[0] == pytest.approx(math.log(classes), abs=1e-6)
+    assert scores[1] == 0
+    assert scores[2] == pytest.approx(math.log(2) if classes % 2 == 0 else 0, abs=1e-6)
+
+
+@pytest.mark.parametrize("p", [0.5, 0.6, 0.9, 0.999])
+def test_two_opposite_draws(p: float) -> None:
+    binary_entropy = -p * math.log(p) - (1 - p) * math.log(1 - p)
+    log_probs = torch.tensor([[[p, 1 - p], [1 - p, p]]]).log()
+    assert bald(log_probs).item() == pytest.approx(math.log(2) - binary_entropy, abs=1e-6)
+
+
+def test_entropy_of_uniform_and_certain_predictions() -> None:
+    log_probs = torch.tensor([[0.25] * 4, [0.5, 0.5, 0, 0], [0, 0, 1, 0]]).log()
+    expected = torch.tensor([math.log(4), math.log(2), 0])
+    torch.testing.assert_close(entropy(log_probs), expected, atol=1e-6, rtol=0)
+
+
+@settings(deadline=None, max_examples=100, derandomize=True)
+@given(
+    arrays(
+        "float32",
+        array_shapes(min_dims=3, max_dims=3, max_side=7),
+        elements=st.floats(-1e4, 1e4, width=32) | st.floats(-5, 5, width=32),
+    )
+)
+def test_any_logits_give_the_brute_force_score_within_bounds(logits: object) -> None:
+    log_probs = torch.as_tensor(logits).log_softmax(-1)
+    scores = bald(log_probs)
+    _, draws, classes = log_probs.shape
+    assert scores.min() >= 0
+    assert scores.max() <= math.log(min(draws, classes)) + ROUNDING / 5
+    torch.testing.assert_close(scores.double(), bald_by_hand(log_probs), atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 2e-6), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("scale", [0.1, 3.0, 30.0])
+def test_a_hundred_draws_give_the_brute_force_score(
+    scale: float, dtype: torch.dtype, error: float
+) -> None:
+    log_probs = random_log_probs(40, 100, 10, scale=scale).to(dtype)
+    scores = bald(log_probs)
+    assert scores.dtype == dtype
+    torch.testing.assert_close(scores.double(), bald_by_hand(log_probs), atol=error, rtol=0)
+
+
+def test_a_score_depends_on_its_own_image_only() -> None:
+    log_probs = random_log_probs(30, 20, 10)
+    scores = bald(log_probs)
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(1))
+    alone = torch.cat([bald(image[None]) for image in log_probs])
+    odd_neighbours = log_probs.clone()
+    odd_neighbours[::2] = torch.nan
+    torch.testing.assert_close(bald(log_probs[order]), scores[order], atol=1e-6, rtol=0)
+    torch.testing.assert_close(alone, scores, atol=1e-6, rtol=0)
+    torch.testing.assert_close(bald(odd_neighbours)[1::2], scores[1::2], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 5.0])
+def test_the_same_as_batchbald_redux(scale: float) -> None:
+    peer = pytest.importorskip("batchbald_redux.batchbald", reason="needs batchbald-redux")
+    log_probs = random_log_probs(60, 20, 10, scale=scale)
+    theirs = peer.compute_entropy(log_probs) - peer.compute_conditional_entropy(log_probs)
+    torch.testing.assert_close(bald(log_probs).double(), theirs, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 5.0])
+def test_the_same_as_baal(scale: float) -> None:
+    peer = pytest.importorskip("baal.active.heuristics", reason="needs baal")
+    log_probs = random_log_probs(60, 20, 10, scale=scale)
+    # Its arrays are [N, C, T]; it takes numbers outside [0, 1] for logits, which these also are.
+    theirs = peer.BALD().get_uncertainties(log_probs.transpose(1, 2).double().numpy())
+    ours = bald(log_probs).double()
+    torch.testing.assert_close(ours, torch.as_tensor(theirs), atol=2e-6, rtol=0)
+
+
+def test_random_buys_every_image_equally_often() -> None:
+    chance = torch.Generator().manual_seed(0)
+    state = torch.get_rng_state()
+    scores = torch.stack([random(8, chance) for _ in range(4000)])
+    assert torch.equal(torch.get_rng_state(), state)
+    times_bought = scores.argsort(1, descending=True)[:, :2].flatten().bincount(minlength=8)
+    spread = math.sqrt(4000 * 0.25 * 0.75)
+    assert (times_bought - 1000).abs().max() < 4 * spread
+    assert torch.equal(random(8, torch.Generator().manual_seed(0)), scores[0])
