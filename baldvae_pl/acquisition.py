@@ -36,6 +36,5 @@ def bald(log_probs_N_T_C: Tensor) -> Tensor:
     return scores_N.clamp(min=0)
 
 
-def random(size: int, generator: torch.Generator) -> Tensor:
-    """Return uniform scores for the images of a pool: every purchase is equally likely."""
-    return torch.rand(size, generator=generator)
+random = None
+"""The control: looks at no prediction, every image of U is equally likely to be bought."""

@@ -1,14 +1,12 @@
 """The `baldvae` command: the one place where everything meets."""
 
-import pickle
 import sys
 import warnings
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import torch
-from jsonargparse import ActionConfigFile
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
@@ -16,6 +14,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from baldvae_pl import __version__
+from baldvae_pl.checkpoints import SafeCheckpointIO, newest_checkpoint, read_checkpoint
 from baldvae_pl.data import PoolDataModule
 from baldvae_pl.modules import VAE, Classifier, train_vae
 from baldvae_pl.progress import RoundProgressBar
@@ -23,7 +22,6 @@ from baldvae_pl.rounds import ActiveLearning
 from baldvae_pl.settings import SettingError
 
 RUNS = "lightning_logs"
-LAST = "last.ckpt"
 
 
 def main(args: ArgsType = None) -> None:
@@ -55,7 +53,7 @@ class ShippedConfigFile(ActionConfigFile):
 
     def __call__(self, parser: Any, config: Any, values: Any, option_string: Any = None) -> None:
         """Look the name up and parse the file."""
-        super().__call__(parser, config, find_config(values), option_string)
+        super().__call__(parser, config, find_config(values), option_string)  # type: ignore[no-untyped-call]
 
 
 def shipped_configs() -> Path:
@@ -86,7 +84,7 @@ class BaldVAECLI(LightningCLI):
             "-c",
             "--config",
             action=ShippedConfigFile,
-            help="YAML file, here or shipped (for example digits.yaml); several overlay each other.",
+            help="YAML file, here or shipped such as digits.yaml; several overlay each other.",
         )
         return parser
 
@@ -136,6 +134,7 @@ class BaldVAECLI(LightningCLI):
             callbacks.append(RoundProgressBar())
         if config.logger in (None, True):
             kwargs["logger"] = self._logger()
+        kwargs["plugins"] = [*(config.plugins or []), SafeCheckpointIO()]
         kwargs["max_epochs"] = self._get(self.config_init, "acquisition").rounds + 1
         return super().instantiate_trainer(**kwargs)
 
@@ -172,7 +171,7 @@ class BaldVAECLI(LightningCLI):
     before_test = before_validate
 
     def _prepare(self) -> None:
-        folder = Path(self.trainer.logger.log_dir if self.trainer.logger else ".")
+        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / ".writable").touch()
@@ -202,56 +201,17 @@ class BaldVAECLI(LightningCLI):
         fresh = self._parser(self.subcommand).instantiate_classes(self.config[self.subcommand])
         same = ("accelerator", "devices", "num_nodes", "strategy", "precision", "fast_dev_run",
                 "enable_progress_bar", "log_every_n_steps", "default_root_dir")  # fmt: skip
-        bar = [RoundProgressBar("VAE epoch")] if self.trainer.progress_bar_callback else []
+        bar = RoundProgressBar("VAE epoch") if self.trainer.progress_bar_callback else None
         trainer = Trainer(
             **{name: fresh.trainer[name] for name in same},
             logger=self.trainer.loggers,
-            callbacks=bar,
+            callbacks=bar and [bar],
             max_epochs=vae.epochs,
             enable_checkpointing=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
         train_vae(vae, self.datamodule, trainer)
-        if not trainer.fast_dev_run:
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "checkpoints"
             trainer.save_checkpoint(folder / "vae.ckpt", weights_only=True)
-
-
-def newest_checkpoint(experiment: Path) -> Path:
-    """Return the last checkpoint of the newest run that has one.
-
-    Raises:
-        SettingError: If no run of this experiment has one.
-    """
-    runs = {
-        int(path.parent.parent.name.removeprefix("version_")): path
-        for path in experiment.glob(f"version_*/checkpoints/{LAST}")
-    }
-    if not runs:
-        raise SettingError(
-            f"--ckpt_path: there is no run in {experiment} to go on from. Leave --ckpt_path out to "
-            "start one, or give the path of a checkpoint."
-        )
-    return runs[max(runs)]
-
-
-def read_checkpoint(path: str) -> dict[str, Any]:
-    """Return a run's checkpoint.
-
-    Raises:
-        SettingError: If the file is missing or something else.
-    """
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-        if {"PoolDataModule", "callbacks", "state_dict"} <= checkpoint.keys():
-            return checkpoint
-        reason = "it holds no pools"
-    except FileNotFoundError:
-        reason = "there is no such file"
-    except (OSError, RuntimeError, EOFError, AttributeError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
-    raise SettingError(
-        f"--ckpt_path: {path!r} is not a checkpoint of a run ({reason}). Give the path of a "
-        f"{LAST}, or `last` for the newest run of this experiment."
-    )

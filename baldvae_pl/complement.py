@@ -5,10 +5,10 @@ and *all_new* in the other, as a fair comparison needs.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 __all__ = ["all_new", "duplicate", "none", "uncertain"]
 
@@ -28,7 +28,7 @@ class Complement(NamedTuple):
     """
 
     parents: Callable[[Tensor, Tensor, Tensor, float], Tensor]
-    generate: Callable[[Tensor, nn.Module | None, torch.Generator], Tensor]
+    generate: Callable[[Tensor, Any, torch.Generator], Tensor]
     needs_vae: bool
 
 
@@ -52,19 +52,18 @@ def nobody(scores_N: Tensor, labelled: Tensor, acquired: Tensor, threshold: floa
     return labelled[:0]
 
 
-def reconstruct(images: Tensor, vae: nn.Module | None, generator: torch.Generator) -> Tensor:
+def reconstruct(images: Tensor, vae: Any, generator: torch.Generator) -> Tensor:
     """Equation (4) of the paper: x' = d(e(x)), with z sampled from q(z|x).
 
     The noise comes from a CPU generator, so that every accelerator makes the same complements.
     """
-    assert vae is not None
     mean, log_var = vae.encode(images)
     noise = torch.randn(mean.shape, generator=generator).to(mean)
     complements: Tensor = vae.decode(mean + noise * (0.5 * log_var).exp())
     return complements
 
 
-def copy(images: Tensor, vae: nn.Module | None, generator: torch.Generator) -> Tensor:
+def copy(images: Tensor, vae: Any, generator: torch.Generator) -> Tensor:
     """The parents themselves."""
     return images
 

@@ -47,10 +47,8 @@ def digits(root: Path) -> Source:
     train, test = train_test_split(
         np.arange(len(labels)), test_size=500, random_state=0, stratify=labels
     )
-    return Source(
-        *(Images(torch.tensor(pixels[i]), torch.tensor(labels[i])) for i in (train, test)),
-        classes=[str(digit) for digit in range(10)],
-    )
+    parts = [Images(torch.tensor(pixels[i]), torch.tensor(labels[i])) for i in (train, test)]
+    return Source(parts[0], parts[1], classes=[str(digit) for digit in range(10)])
 
 
 def MNIST(root: Path) -> Source:  # noqa: N802

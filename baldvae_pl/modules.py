@@ -42,7 +42,7 @@ class Classifier(LightningModule):
         super().__init__()
         self.make_network = network
         # Channels last makes the convolutions of a CPU up to twice as fast.
-        self.network = network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network().to(memory_format=torch.channels_last)
         self.optimizer = optimizer
 
     def reset_parameters(self) -> None:
@@ -138,7 +138,8 @@ class VAE(LightningModule):
         parts = {"vae/reconstruction": reconstruction, "vae/divergence": divergence}
         self.log_dict(parts, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(images))
         self.log("step", float(self.current_epoch), on_step=False, on_epoch=True)  # the x axis
-        return reconstruction + divergence
+        loss: Tensor = reconstruction + divergence
+        return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimizer(self.parameters())

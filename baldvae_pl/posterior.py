@@ -5,8 +5,9 @@ the same for every image, hence one function drawn from the posterior.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,9 @@ class MCDropout:
         trunk, head = getattr(self.network, "trunk", None), getattr(self.network, "head", None)
         if trunk is None or head is None or active_dropouts(trunk):
             trunk, head = nn.Identity(), self.network
-        passes = self._one_product if is_dropout_linear(head) else self._pass_by_pass
+        passes: Callable[[Any, Tensor, Tensor], Tensor] = (
+            self._one_product if is_dropout_linear(head) else self._pass_by_pass
+        )
         draws_T = torch.arange(self.mc_samples).split(DRAWS_AT_ONCE)
         with eval_mode(self.network):
             features = trunk(images)

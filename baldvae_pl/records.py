@@ -84,3 +84,17 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def describe(row: dict[str, float]) -> str:
+    """Return a round in one line; it shows when no labelled image was uncertain enough."""
+    text = (
+        f"round {row['round']}: {row['labelled']} labels + {row['generated']} generated, "
+        f"test accuracy {row.get('test/acc', float('nan')):.2%}"
+    )
+    if "acquired" in row:
+        text += (
+            f"; bought {row['acquired']}, complemented {row['complemented']} (highest labelled "
+            f"score {row['bald/labelled_max']:.3f}, threshold {row['bald/threshold']:.3f})"
+        )
+    return text

@@ -1,7 +1,7 @@
 """The callback that turns epochs into rounds: train, test, score, buy, complement."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +10,20 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from baldvae_pl import acquisition as functions
 from baldvae_pl import complement as policies
 from baldvae_pl import posterior as posteriors
-from baldvae_pl.acquisition import bald
 from baldvae_pl.complement import Complement
 from baldvae_pl.dashboard import log_images, log_round
 from baldvae_pl.data import PoolDataModule, to_8_bit, to_unit_interval
-from baldvae_pl.modules import test_metrics
-from baldvae_pl.progress import RoundProgressBar
-from baldvae_pl.records import write_acquisitions, write_rounds
+from baldvae_pl.records import describe, write_acquisitions, write_rounds
+from baldvae_pl.scoring import Draws, score_images, test_with_draws
 from baldvae_pl.seeding import Purpose, derive_seed, make_generator
 from baldvae_pl.settings import SettingError, resolve
 
 AcquisitionFunction = Callable[[Tensor], Tensor]
-Posterior = Callable[[nn.Module, int, torch.Generator], Callable[[Tensor], Tensor]]
+Posterior = Callable[[nn.Module, int, torch.Generator], Draws]
 
 
 class ActiveLearning(Callback):
@@ -64,7 +61,9 @@ class ActiveLearning(Callback):
     ) -> None:
         self.rounds = rounds
         self.query_size = query_size
-        self.function: Any = resolve("--acquisition.function", function, functions)
+        self.function: AcquisitionFunction | None = resolve(
+            "--acquisition.function", function, functions
+        )
         self.complement: Complement = resolve("--acquisition.complement", complement, policies)
         self.posterior: Posterior = resolve("--acquisition.posterior", posterior, posteriors)
         self.mc_samples = mc_samples
@@ -76,13 +75,14 @@ class ActiveLearning(Callback):
         if stage != "fit":
             return
         self.check(pl_module, data_of(trainer))
-        if trainer.reload_dataloaders_every_n_epochs > 1 or trainer.check_val_every_n_epoch != 1:
+        reload_every = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
+        if reload_every > 1 or trainer.check_val_every_n_epoch != 1:
             raise SettingError(
                 "--trainer.reload_dataloaders_every_n_epochs, --trainer.check_val_every_n_epoch: "
                 "a round is one epoch with its own batches and its own test. Leave both out."
             )
-        trainer.reload_dataloaders_every_n_epochs = 1
-        if not trainer.fast_dev_run:
+        trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.fit_loop.max_epochs = self.rounds + 1
 
     def check(self, pl_module: LightningModule, data: PoolDataModule) -> None:
@@ -141,7 +141,8 @@ class ActiveLearning(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         evaluated = time.perf_counter()
-        pool = data_of(trainer).pool
+        data = data_of(trainer)
+        pool = data.pool
         row: dict[str, float] = {
             "round": trainer.current_epoch,
             "labelled": len(pool.labelled),
@@ -152,7 +153,8 @@ class ActiveLearning(Callback):
         }
         metrics = trainer.callback_metrics.items()
         row |= {key: float(value) for key, value in metrics if key.startswith("test/")}
-        row |= self._test_with_draws(trainer, pl_module)
+        draws = self._draws(pl_module, data.seed, trainer.current_epoch)
+        row |= test_with_draws(trainer, pl_module, draws, data.test, len(data.classes))
         row["seconds/evaluate_mc"] = time.perf_counter() - evaluated
         self.history.append(row)
         self._buy_or_stop(trainer, pl_module)
@@ -173,15 +175,20 @@ class ActiveLearning(Callback):
 
         # All of W under the same draws, so that the scores of U and L can be compared.
         began = time.perf_counter()
-        scores_N, priorities_N = self._score(trainer, pl_module, round)
+        draws = self._draws(pl_module, data.seed, round)
+        scores_N, priorities_N = score_images(trainer, pl_module, draws, images, self.function)
+        if self.function is None:
+            chance = make_generator(data.seed, round, Purpose.ACQUISITION)
+            priorities_N = torch.rand(len(images), generator=chance)
         scored = time.perf_counter()
 
         # The K highest of U; in a tie the lowest global index wins.
         order = priorities_N[unlabelled].argsort(descending=True, stable=True)
         acquired = unlabelled[order[: self.query_size]]
         threshold = scores_N[acquired].min().item()
-        labels = data.answer(acquired) if trainer.is_global_zero else None
-        labels = trainer.strategy.broadcast(labels)
+        labels: Tensor = trainer.strategy.broadcast(  # asked once, whoever the oracle is
+            data.answer(acquired) if trainer.is_global_zero else torch.empty(0)
+        )
 
         # Parents come from L as it was before this purchase, or from the purchase itself.
         parents = self.complement.parents(scores_N, labelled, acquired, threshold)
@@ -205,54 +212,10 @@ class ActiveLearning(Callback):
         log_images(trainer, "images/acquired", images[acquired], len(labelled))
         log_images(trainer, "images/parents_and_complements", pairs, len(labelled))
 
-    def _score(
-        self, trainer: Trainer, pl_module: LightningModule, round: int
-    ) -> tuple[Tensor, Tensor]:
-        """Return the BALD scores of W, and the priorities by which images are bought."""
-        other = [] if self.function in (bald, functions.random) else [self.function]
-        functions_A = [bald, *other]
-
-        def statistic(log_probs_N_T_C: Tensor) -> Tensor:
-            return torch.stack([function(log_probs_N_T_C) for function in functions_A], 1)
-
-        images, width = data_of(trainer).train.images, len(functions_A)
-        scores_N_A = self._predict(trainer, pl_module, images, round, statistic, width, "Scoring")
-        if self.function is functions.random:
-            chance = make_generator(data_of(trainer).seed, round, Purpose.ACQUISITION)
-            return scores_N_A[:, 0], functions.random(len(images), chance)
-        return scores_N_A[:, 0], scores_N_A[:, -1]
-
-    def _predict(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        images: Tensor,
-        round: int,
-        statistic: Callable[[Tensor], Tensor],
-        width: int,
-        description: str,
-    ) -> Tensor:
-        """Return a statistic (log_probs_N_T_C -> (N, width)) of every image, on every rank.
-
-        Whole batches of one grid are dealt to the processes, and the round alone seeds the draws,
-        so that no score depends on the number of processes.
-        """
-        data = data_of(trainer)
-        chance = make_generator(data.seed, round, Purpose.POSTERIOR)
-        draws = self.posterior(pl_module.network, self.mc_samples, chance)  # type: ignore[arg-type]
-        starts = list(range(0, len(images), data.eval_batch_size))
-        if trainer.fast_dev_run:
-            starts = starts[: int(trainer.limit_predict_batches)]
-        mine = starts[trainer.global_rank :: trainer.world_size]
-        result = torch.zeros(len(images), width, device=pl_module.device)
-        for start in self._track(trainer, mine, description):
-            part = slice(start, start + data.eval_batch_size)
-            batch, _ = trainer.strategy.batch_to_device((images[part], images[part]))
-            with trainer.precision_plugin.forward_context():
-                values = statistic(draws(trainer.precision_plugin.convert_input(batch)))
-            result[part] = values
-        reduced: Tensor = trainer.strategy.reduce(result, reduce_op="sum")
-        return reduced.cpu()
+    def _draws(self, pl_module: LightningModule, seed: int, round: int) -> Draws:
+        """Return the round's posterior draws, the same whenever and wherever they are made."""
+        chance = make_generator(seed, round, Purpose.POSTERIOR)
+        return self.posterior(pl_module.network, self.mc_samples, chance)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def _complement(
@@ -270,27 +233,6 @@ class ActiveLearning(Callback):
         complements: Tensor = trainer.strategy.broadcast(torch.cat(made))
         return complements
 
-    def _test_with_draws(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
-        """Return the test metrics of the class probabilities averaged over posterior draws."""
-        data = data_of(trainer)
-        images, labels = data.test
-        probs_N_C = self._predict(
-            trainer,
-            pl_module,
-            images,
-            trainer.current_epoch,
-            lambda log_probs_N_T_C: log_probs_N_T_C.exp().mean(1),
-            len(data.classes),
-            "Testing with draws",
-        )
-        metrics = test_metrics(len(data.classes))(probs_N_C, labels)
-        metrics["test/nll"] = F.nll_loss(probs_N_C.log(), labels)
-        return {f"{key}_mc": float(value) for key, value in metrics.items()}
-
-    def _track(self, trainer: Trainer, work: list[int], description: str) -> Iterable[int]:
-        bar = trainer.progress_bar_callback
-        return bar.track(work, description) if isinstance(bar, RoundProgressBar) else work
-
     def _leave_records(self, trainer: Trainer) -> None:
         """Log the newest row and write the run's CSV files."""
         if not self.history:
@@ -299,19 +241,18 @@ class ActiveLearning(Callback):
         log_round(trainer, row)
         rank_zero_info(describe(row))
         folder = Path(trainer.log_dir or trainer.default_root_dir)  # asks rank 0: not for it alone
-        if trainer.is_global_zero and not trainer.fast_dev_run:
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             folder.mkdir(parents=True, exist_ok=True)
             write_rounds(folder / "rounds.csv", self.history)
             write_acquisitions(folder / "acquisitions.csv", data_of(trainer).pool, self.history)
 
     def state_dict(self) -> dict[str, Any]:
-        keeps_vae = self.complement.needs_vae and self.vae is not None
-        vae = self.vae.state_dict() if keeps_vae else None
-        return {"history": self.history, "vae": vae}
+        vae = self.vae if self.complement.needs_vae else None
+        return {"history": self.history, "vae": vae and vae.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = state_dict["history"]
-        if self.complement.needs_vae and state_dict["vae"] is not None:
+        if self.vae is not None and state_dict["vae"] is not None:
             self.vae.load_state_dict(state_dict["vae"])
 
 
@@ -319,17 +260,3 @@ def data_of(trainer: Trainer) -> PoolDataModule:
     """Return the data module that the trainer runs on."""
     data: PoolDataModule = trainer.datamodule  # type: ignore[attr-defined]
     return data
-
-
-def describe(row: dict[str, float]) -> str:
-    """Return a round in one line; it says when no labelled image was uncertain enough."""
-    text = (
-        f"round {row['round']}: {row['labelled']} labels + {row['generated']} generated, "
-        f"test accuracy {row.get('test/acc', float('nan')):.2%}"
-    )
-    if "acquired" in row:
-        text += (
-            f"; bought {row['acquired']}, complemented {row['complemented']} (highest labelled "
-            f"score {row['bald/labelled_max']:.3f}, threshold {row['bald/threshold']:.3f})"
-        )
-    return text

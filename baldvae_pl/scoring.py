@@ -1,0 +1,96 @@
+"""Many images under the posterior's draws: on any accelerator, shared among processes."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torch.nn import functional as F
+
+from baldvae_pl.acquisition import bald
+from baldvae_pl.datasets import Images
+from baldvae_pl.modules import test_metrics
+from baldvae_pl.progress import RoundProgressBar
+
+Draws = Callable[[Tensor], Tensor]
+"""Float images in [0, 1] -> log_probs_N_T_C, under the same draws at every call."""
+
+
+def score_images(
+    trainer: Trainer,
+    pl_module: LightningModule,
+    draws: Draws,
+    images: Tensor,
+    function: Callable[[Tensor], Tensor] | None,
+) -> tuple[Tensor, Tensor]:
+    """Return the BALD scores_N of 8-bit images, and those of another acquisition function.
+
+    Without another function, or where it is BALD itself, both are the same.
+    """
+    columns = [bald] if function in (None, bald) else [bald, function]
+
+    def statistic(log_probs_N_T_C: Tensor) -> Tensor:
+        return torch.stack([column(log_probs_N_T_C) for column in columns], 1)
+
+    scores_N_F = predict(trainer, pl_module, draws, images, statistic, len(columns), "Scoring")
+    return scores_N_F[:, 0], scores_N_F[:, -1]
+
+
+def test_with_draws(
+    trainer: Trainer, pl_module: LightningModule, draws: Draws, test: Images, num_classes: int
+) -> dict[str, float]:
+    """Return the test metrics of class probabilities averaged over draws, as ``test/*_mc``."""
+
+    def statistic(log_probs_N_T_C: Tensor) -> Tensor:
+        return log_probs_N_T_C.exp().mean(1)
+
+    probs_N_C = predict(
+        trainer, pl_module, draws, test.images, statistic, num_classes, "Testing with draws"
+    )
+    metrics = test_metrics(num_classes)(probs_N_C, test.labels)
+    tiny = torch.finfo(probs_N_C.dtype).tiny
+    metrics["test/nll"] = F.nll_loss(probs_N_C.clamp(min=tiny).log(), test.labels)
+    return {f"{key}_mc": float(value) for key, value in metrics.items()}
+
+
+def predict(
+    trainer: Trainer,
+    pl_module: LightningModule,
+    draws: Draws,
+    images: Tensor,
+    statistic: Callable[[Tensor], Tensor],
+    width: int,
+    description: str,
+) -> Tensor:
+    """Return a statistic of every image's log-probabilities, on every process.
+
+    Whole batches of one grid are dealt to the processes, so that no value depends on their number.
+
+    Args:
+        trainer: Its strategy moves batches and adds up the shares, its precision is used.
+        pl_module: Tells the device.
+        draws: The posterior.
+        images: uint8, shape (N, channels, height, width).
+        statistic: log_probs_N_T_C -> (N, width).
+        width: Numbers an image.
+        description: What the progress bar says.
+
+    Returns:
+        Shape (N, width), float32, on the CPU. Memory is bounded by a batch, beside this result.
+    """
+    size = trainer.datamodule.eval_batch_size  # type: ignore[attr-defined]
+    starts = list(range(0, len(images), size))
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        starts = starts[: int(trainer.limit_predict_batches)]
+    mine: Iterable[int] = starts[trainer.global_rank :: trainer.world_size]
+    if isinstance(bar := trainer.progress_bar_callback, RoundProgressBar):
+        mine = bar.track(list(mine), description)
+    result = torch.zeros(len(images), width, device=pl_module.device)
+    precision = trainer.precision_plugin
+    for start in mine:
+        part = slice(start, start + size)
+        batch, _ = trainer.strategy.batch_to_device((images[part], images[part]))
+        with precision.forward_context():
+            result[part] = statistic(draws(precision.convert_input(batch)))
+    reduced: Tensor = trainer.strategy.reduce(result, reduce_op="sum")
+    return reduced.cpu()
