@@ -12,6 +12,9 @@ from baldvae_pl.settings import SettingError
 
 LAST = "last.ckpt"
 
+UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, AttributeError, pickle.UnpicklingError)
+"""What torch raises for a file that is not a checkpoint, or half of one."""
+
 
 class SafeCheckpointIO(TorchCheckpointIO):
     """Writes beside the target, flushes to the disk, renames: there is no half-written file."""
@@ -60,8 +63,8 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         reason = "it holds no pools"
     except FileNotFoundError:
         reason = "there is no such file"
-    except (OSError, RuntimeError, EOFError, AttributeError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
+    except UNREADABLE:
+        reason = "it is damaged or something else"
     raise SettingError(
         f"--ckpt_path: {path!r} is not a checkpoint of a run ({reason}). Give the path of a "
         f"{LAST}, or `last` for the newest run of this experiment."

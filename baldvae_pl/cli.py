@@ -7,10 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
+from jsonargparse.typing import restricted_number_type
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import (
+    ArgsType,
+    LightningArgumentParser,
+    LightningCLI,
+    SaveConfigCallback,
+)
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from baldvae_pl import __version__
@@ -22,6 +28,7 @@ from baldvae_pl.rounds import ActiveLearning
 from baldvae_pl.settings import SettingError
 
 RUNS = "lightning_logs"
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 
 
 def main(args: ArgsType = None) -> None:
@@ -37,15 +44,24 @@ def main(args: ArgsType = None) -> None:
         BaldVAECLI(
             Classifier,
             PoolDataModule,
-            seed_everything_default=0,
             auto_configure_optimizers=False,
             trainer_defaults={"num_sanity_val_steps": 0},  # settings are checked before training
+            save_config_callback=SaveRunConfig,
             save_config_kwargs={"overwrite": True},  # a resumed run may have more rounds
             parser_kwargs={"version": __version__},
             args=args,
         )
     except (SettingError, MisconfigurationException) as error:
         sys.exit(f"baldvae: error: {error}")
+
+
+class SaveRunConfig(SaveConfigCallback):
+    """Leaves ``config.yaml`` in the run folder: that of the fit, not of a later test."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save the configuration before anything else happens."""
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
 
 
 class ShippedConfigFile(ActionConfigFile):
@@ -70,7 +86,7 @@ def find_config(name: str) -> str:
 
 
 class BaldVAECLI(LightningCLI):
-    """LightningCLI with the sections ``acquisition``, ``vae`` and ``checkpoint``."""
+    """LightningCLI with the sections ``acquisition`` and ``vae``."""
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -92,19 +108,26 @@ class BaldVAECLI(LightningCLI):
         """Add our sections; what follows from another setting is linked."""
         parser.add_lightning_class_args(ActiveLearning, "acquisition")
         parser.add_class_arguments(VAE, "vae")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults(
-            {
-                "checkpoint.filename": "round={epoch}",
-                "checkpoint.auto_insert_metric_name": False,
-                "checkpoint.save_last": True,
-                "checkpoint.save_top_k": 0,  # -1 keeps one a round beside last.ckpt
-                "checkpoint.save_on_train_epoch_end": True,  # after the purchase
-                "checkpoint.enable_version_counter": False,
-            }
+        parser.add_argument(
+            "--checkpoint_every_round",
+            type=bool,
+            default=False,
+            help="Keep the checkpoint of every round beside last.ckpt.",
         )
-        parser.link_arguments("seed_everything", "data.seed")
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.link_arguments("vae.network", "acquisition.vae", apply_on="instantiate")
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the one seed that every random step derives its own from."""
+        parser.add_argument(
+            "--seed_everything",
+            type=Seed,
+            default=0,
+            help="Seed of the whole run: the same configuration and seed give the same results.",
+        )
+
+    def _parse_ckpt_path(self) -> None:
+        """Take no settings from a checkpoint: the configuration says them all."""
 
     def before_instantiate_classes(self) -> None:
         """Settle where the run lives and whether it resumes."""
@@ -116,7 +139,7 @@ class BaldVAECLI(LightningCLI):
             )
         files = [Path(str(path)).stem for path in config.config or []]
         self.experiment = "+".join(files) or "default"
-        self.runs = Path(config.trainer.default_root_dir or ".") / RUNS
+        self.runs = Path(config.trainer.default_root_dir or ".").absolute() / RUNS
         # The saved config starts a run like this one, so it does not name what to resume.
         self.ckpt_path, config.ckpt_path = config.ckpt_path, None
         if self.ckpt_path == "last":
@@ -132,6 +155,17 @@ class BaldVAECLI(LightningCLI):
             isinstance(callback, ProgressBar) for callback in callbacks
         ):
             callbacks.append(RoundProgressBar())
+        every_round = self._get(self.config_init, "checkpoint_every_round")
+        checkpoint = ModelCheckpoint(
+            filename="round={epoch}" if every_round else "last",
+            auto_insert_metric_name=False,
+            save_last=every_round,
+            save_top_k=-1 if every_round else 1,
+            save_on_train_epoch_end=True,  # after the purchase
+            enable_version_counter=False,
+        )
+        if config.enable_checkpointing is not False:
+            callbacks.append(checkpoint)
         if config.logger in (None, True):
             kwargs["logger"] = self._logger()
         kwargs["plugins"] = [*(config.plugins or []), SafeCheckpointIO()]
@@ -144,7 +178,8 @@ class BaldVAECLI(LightningCLI):
         if self.ckpt_path is not None and Path(self.ckpt_path).parent.name == "checkpoints":
             run = Path(self.ckpt_path).resolve().parent.parent
             folder, name, version = run.parent.parent, run.parent.name, run.name
-        return TensorBoardLogger(str(folder), name, version, default_hp_metric=False)
+        part = None if self.subcommand == "fit" else self.subcommand  # keeps the run's own curves
+        return TensorBoardLogger(str(folder), name, version, default_hp_metric=False, sub_dir=part)
 
     def before_fit(self) -> None:
         """Check everything that can be checked cheaply, then train the VAE if it is needed."""
@@ -152,17 +187,17 @@ class BaldVAECLI(LightningCLI):
         rounds: ActiveLearning = self._get(self.config_init, "acquisition")
         rounds.check(self.model, self.datamodule)
         vae: VAE = self._get(self.config_init, "vae")
-        if not rounds.complement.needs_vae:
-            return
-        if vae.ckpt_path is not None:
+        needed, resumes = rounds.complement.needs_vae, self.ckpt_path is not None
+        if needed and vae.ckpt_path is not None:
             vae.load(vae.ckpt_path)
-        elif self.ckpt_path is None:
-            self._train_vae(vae)
-        elif self.checkpoint["callbacks"]["ActiveLearning"]["vae"] is None:
+        elif needed and resumes and self.checkpoint["callbacks"]["ActiveLearning"]["vae"] is None:
             raise SettingError(
                 f"--acquisition.complement: the run of {self.ckpt_path} has no VAE. Give one by "
                 "--vae.ckpt_path, or resume with the policy that the run was started with."
             )
+        self._check_writable()
+        if needed and vae.ckpt_path is None and not resumes:
+            self._train_vae(vae)
 
     def before_validate(self) -> None:
         """Check the data and the checkpoint."""
@@ -171,16 +206,7 @@ class BaldVAECLI(LightningCLI):
     before_test = before_validate
 
     def _prepare(self) -> None:
-        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / ".writable").touch()
-            (folder / ".writable").unlink()
-        except OSError as error:
-            raise SettingError(
-                f"--trainer.default_root_dir: the run folder {folder} cannot be written ({error}). "
-                "Name a folder that can."
-            ) from error
+        """Load the data and check the checkpoint against them and the network."""
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         self.config_init[self.subcommand].ckpt_path = self.ckpt_path
@@ -194,6 +220,18 @@ class BaldVAECLI(LightningCLI):
                     "--model.network. Resume with the configuration that the run left in its "
                     "config.yaml."
                 ) from error
+
+    def _check_writable(self) -> None:
+        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / ".writable").touch()
+            (folder / ".writable").unlink()
+        except OSError as error:
+            raise SettingError(
+                f"--trainer.default_root_dir: the run folder {folder} cannot be written ({error}). "
+                "Name a folder that can."
+            ) from error
 
     def _train_vae(self, vae: VAE) -> None:
         # A trainer of its own on the same machine, made from the same settings: strategy objects

@@ -1,6 +1,5 @@
 """LightningModules: the classifier M and the VAE."""
 
-import pickle
 from collections.abc import Callable
 
 import torch
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
+from baldvae_pl.checkpoints import UNREADABLE
 from baldvae_pl.data import (
     Batch,
     Gather,
@@ -157,11 +157,10 @@ class VAE(LightningModule):
                 self.load_state_dict(checkpoint["state_dict"])
             else:
                 self.network.load_state_dict(run["vae"])
-        except (OSError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+        except (*UNREADABLE, KeyError, TypeError) as error:
             raise SettingError(
-                f"--vae.ckpt_path: {path!r} holds no weights for this VAE "
-                f"({str(error).splitlines()[0]}). Give a checkpoint of a run whose complements "
-                "came from the same --vae.network, or leave it out to train one."
+                f"--vae.ckpt_path: {path!r} holds no weights for this --vae.network. Give the "
+                "vae.ckpt or last.ckpt of a run with the same VAE, or leave it out to train one."
             ) from error
 
 

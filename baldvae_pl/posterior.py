@@ -18,6 +18,9 @@ __all__ = ["MCDropout"]
 DRAWS_AT_ONCE = 10
 """Draws folded into one matrix product: bounds memory whatever T is."""
 
+TRUNK_BATCH = 128
+"""Images in one pass through the trunk: what its layers make of them stays in a CPU's caches."""
+
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 POINTWISE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus)
 
@@ -63,7 +66,7 @@ class MCDropout:
         )
         draws_T = torch.arange(self.mc_samples).split(DRAWS_AT_ONCE)
         with eval_mode(self.network):
-            features = trunk(images)
+            features = torch.cat([trunk(part) for part in images.split(TRUNK_BATCH)])
             logits_N_T_C = torch.cat([passes(head, features, draws) for draws in draws_T], 1)
         return logits_N_T_C.float().log_softmax(-1)
 

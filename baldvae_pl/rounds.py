@@ -107,7 +107,8 @@ class ActiveLearning(Callback):
             draws = self.posterior(pl_module.network, 8, torch.Generator())  # type: ignore[arg-type]
             log_probs_N_T_C = draws(to_unit_interval(data.train.images[:8]))
         except (RuntimeError, ValueError) as error:
-            raise SettingError(f"--model.network: {error}") from error
+            shape = tuple(data.train.images.shape[1:])
+            raise SettingError(f"--model.network: for images of shape {shape}: {error}") from error
         if log_probs_N_T_C.shape[-1] != len(data.classes):
             raise SettingError(
                 f"--model.network: it tells {log_probs_N_T_C.shape[-1]} classes apart, the data "
