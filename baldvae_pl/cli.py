@@ -248,6 +248,7 @@ class BaldVAECLI(LightningCLI):
             enable_checkpointing=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
+            plugins=[SafeCheckpointIO()],
         )
         train_vae(vae, self.datamodule, trainer)
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]

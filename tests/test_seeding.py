@@ -27,10 +27,10 @@ def test_purposes_keep_their_numbers() -> None:
 @pytest.mark.parametrize(
     ("seed", "round", "purpose", "expected"),
     [
-        (0, 0, Purpose.INITIAL_LABELS, 0),
-        (0, 20, Purpose.POSTERIOR, 0),
-        (1, 0, Purpose.WEIGHTS, 0),
-        (2**32 - 1, 3, Purpose.VAE_NOISE, 0),
+        (0, 0, Purpose.INITIAL_LABELS, 7896617691693857887),
+        (0, 20, Purpose.POSTERIOR, 1438309844303933910),
+        (1, 0, Purpose.WEIGHTS, 892115846157824453),
+        (2**32 - 1, 3, Purpose.VAE_NOISE, 3519102239001358847),
     ],
 )
 def test_seeds_keep_their_values(seed: int, round: int, purpose: Purpose, expected: int) -> None:

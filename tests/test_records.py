@@ -1,0 +1,151 @@
+"""The files that a run leaves behind, to the letter, and that a crash does not spoil them."""
+
+import csv
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from baldvae_pl.pool import Pool
+from baldvae_pl.records import describe, write_acquisitions, write_csv, write_rounds
+
+HISTORY = [
+    {
+        "round": 0,
+        "labelled": 3,
+        "unlabelled": 7,
+        "generated": 0,
+        "test/acc": 0.5,
+        "test/nll": 1.23456789,
+        "test/ece": 1e-9,
+        "test/acc_mc": 1 / 3,
+        "test/nll_mc": 123456.789,
+        "test/ece_mc": 0.0,
+        "acquired": 3,
+        "complemented": 1,
+        "bald/threshold": 0.125,
+        "bald/labelled_max": 0.25,
+        "bald/margin": -0.125,
+        "bald/labelled_mean": 0.0625,
+        "bald/unlabelled_max": 0.75,
+        "bald/unlabelled_mean": 0.1,
+        "seconds/train": 2.5,
+        "seconds/evaluate": 0.5,
+        "seconds/evaluate_mc": 1.5,
+        "seconds/score": 3.0,
+        "seconds/complement": 0.0,
+        "not in the file": 9.0,
+    },
+    {"round": 1, "labelled": 6, "unlabelled": 4, "generated": 1, "bald/threshold": 0.375},
+    {"round": 2, "labelled": 8, "unlabelled": 2, "generated": 4, "test/acc": 0.75},
+]
+
+ROUNDS = """\
+round,labelled,unlabelled,generated,test_acc,test_nll,test_ece,test_acc_mc,test_nll_mc,test_ece_mc,\
+acquired,complemented,bald_threshold,bald_labelled_max,bald_margin,bald_labelled_mean,\
+bald_unlabelled_max,bald_unlabelled_mean,seconds_train,seconds_evaluate,seconds_evaluate_mc,\
+seconds_score,seconds_complement
+0,3,7,0,0.5,1.234568,1e-09,0.3333333,123456.8,0,3,1,0.125,0.25,-0.125,0.0625,0.75,0.1,2.5,0.5,1.5,\
+3,0
+1,6,4,1,,,,,,,,,0.375,,,,,,,,,,
+2,8,2,4,0.75,,,,,,,,,,,,,,,,,,
+"""
+
+ACQUISITIONS = """\
+round,kind,index,label,score,threshold
+0,initial,1,7,,
+0,initial,4,5,,
+0,initial,9,6,,
+1,acquired,8,3,0.75,0.125
+1,acquired,2,1,0.125,0.125
+1,acquired,6,2,0.125,0.125
+1,complement,4,5,0.25,0.125
+2,acquired,3,0,0.5,0.375
+2,acquired,0,4,0.375,0.375
+2,complement,9,6,0.6,0.375
+2,complement,4,5,0.4,0.375
+2,complement,8,3,0.4,0.375
+"""
+
+
+def pool_after_two_purchases() -> Pool:
+    pool = Pool(10, (1, 2, 2))
+
+    def images(n: int) -> torch.Tensor:
+        return torch.zeros((n, 1, 2, 2), dtype=torch.uint8)
+
+    pool.acquire(torch.tensor([9, 4, 1]), torch.tensor([6, 5, 7]), 0)
+    scores = torch.tensor([0.125, 0.125, 0.75])
+    pool.acquire(torch.tensor([6, 2, 8]), torch.tensor([2, 1, 3]), 1, scores)
+    pool.extend(images(1), torch.tensor([4]), 1, torch.tensor([0.25]), 0.125)
+    pool.acquire(torch.tensor([0, 3]), torch.tensor([4, 0]), 2, torch.tensor([0.375, 0.5]))
+    scores = torch.tensor([0.4, 0.4, 0.6])
+    pool.extend(images(3), torch.tensor([8, 4, 9]), 2, scores, 0.375)
+    return pool
+
+
+def test_rounds_csv(tmp_path: Path) -> None:
+    write_rounds(tmp_path / "rounds.csv", HISTORY)
+    assert (tmp_path / "rounds.csv").read_text() == ROUNDS
+
+
+def test_acquisitions_csv(tmp_path: Path) -> None:
+    write_acquisitions(tmp_path / "acquisitions.csv", pool_after_two_purchases(), HISTORY)
+    assert (tmp_path / "acquisitions.csv").read_text() == ACQUISITIONS
+
+
+def test_files_are_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "rounds.csv"
+    write_rounds(path, HISTORY)
+    write_rounds(path, HISTORY[:1])
+    assert path.read_text().splitlines() == ROUNDS.splitlines()[:2]
+    assert [file.name for file in tmp_path.iterdir()] == ["rounds.csv"]
+
+
+def test_any_text_can_be_read_back(tmp_path: Path) -> None:
+    rows = [["a,b", 'say "x"', None], ["line\nbreak", "ü", 3]]
+    write_csv(tmp_path / "t.csv", ["x", "y", "z"], rows)
+    with (tmp_path / "t.csv").open(newline="") as file:
+        found = list(csv.reader(file))
+    assert found == [["x", "y", "z"], ["a,b", 'say "x"', ""], ["line\nbreak", "ü", "3"]]
+
+
+def crash(*arguments: object) -> None:
+    raise OSError("no space left on device")
+
+
+def rows_that_crash() -> Iterator[list[int]]:
+    yield [1]
+    crash()
+
+
+@pytest.mark.parametrize("where", ["rows", "fsync", "replace"])
+def test_a_crash_leaves_the_old_file(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rounds.csv"
+    write_csv(path, ["x"], [[0]])
+    with monkeypatch.context() as broken:
+        if where == "fsync":
+            broken.setattr(os, "fsync", crash)
+        elif where == "replace":
+            broken.setattr(Path, "replace", crash)
+        for target in (path, tmp_path / "new.csv"):
+            with pytest.raises(OSError, match="no space"):
+                write_csv(target, ["x"], rows_that_crash() if where == "rows" else [[1], [2]])
+    assert path.read_text() == "x\n0\n"
+    assert not (tmp_path / "new.csv").exists()
+    write_csv(path, ["x"], [[1], [2]])
+    assert path.read_text() == "x\n1\n2\n"
+
+
+def test_a_round_in_one_line() -> None:
+    assert describe(HISTORY[0]) == (
+        "round 0: 3 labels + 0 generated, test accuracy 50.00%; bought 3, complemented 1 "
+        "(highest labelled score 0.250, threshold 0.125)"
+    )
+    assert describe(HISTORY[2]) == "round 2: 8 labels + 4 generated, test accuracy 75.00%"
+    assert math.isnan(float(describe(HISTORY[1]).split()[-1].rstrip("%")))

@@ -1,0 +1,79 @@
+"""A run that was stopped and resumed equals one that was not, bit for bit."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import SMALL, assert_same_run, baldvae, rounds_of
+
+RUN = Path("lightning_logs/digits/version_0")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    done = baldvae(*SMALL, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    rounds = rounds_of(folder / RUN)
+    assert rounds["complemented"].sum() > 0  # else this would prove nothing about complements
+    assert rounds["labelled"].tolist() == [15, 40, 65, 90]
+    return folder / RUN
+
+
+@pytest.mark.parametrize(
+    ("event", "kth"),
+    [
+        pytest.param("training", 20, id="in round 2's training"),
+        # 2 checks of the network, then a batch of the test set and three of W in each round
+        pytest.param("scoring", 9, id="in round 1's scoring"),
+        pytest.param("checkpoint", 3, id="right after round 1's checkpoint"),
+    ],
+)
+def test_killed_run_resumes_to_the_same_state(
+    event: str, kth: int, uninterrupted: Path, tmp_path: Path
+) -> None:
+    script = Path(__file__).with_name("killed.py")
+    died = subprocess.run(
+        [sys.executable, str(script), event, str(kth), *SMALL],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        check=False,
+    )
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    assert len(rounds_of(tmp_path / RUN)) < 4
+    resumed = baldvae(*SMALL, "--ckpt_path=last", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert [run.name for run in (tmp_path / RUN).parent.iterdir()] == ["version_0"]
+    assert_same_run(uninterrupted, tmp_path / RUN)
+
+
+def test_finished_run_is_extended(uninterrupted: Path, tmp_path: Path) -> None:
+    assert baldvae(*SMALL, "--acquisition.rounds=1", cwd=tmp_path).returncode == 0
+    assert len(rounds_of(tmp_path / RUN)) == 2
+    path = str(RUN / "checkpoints" / "last.ckpt")
+    longer = baldvae(*SMALL, f"--ckpt_path={path}", cwd=tmp_path)
+    assert longer.returncode == 0, longer.stderr
+    assert_same_run(uninterrupted, tmp_path / RUN)
+
+
+def test_same_seed_same_run_and_other_seed_another(uninterrupted: Path, tmp_path: Path) -> None:
+    assert baldvae(*SMALL, cwd=tmp_path).returncode == 0
+    assert_same_run(uninterrupted, tmp_path / RUN)
+    assert baldvae(*SMALL, "--seed_everything=1", cwd=tmp_path).returncode == 0
+    other = tmp_path / RUN.with_name("version_1")
+    bought = [(run / "acquisitions.csv").read_bytes() for run in (uninterrupted, other)]
+    assert bought[0] != bought[1]
+
+
+def test_every_round_can_be_kept_and_resumed_from(uninterrupted: Path, tmp_path: Path) -> None:
+    done = baldvae(*SMALL, "--checkpoint_every_round=true", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    kept = {path.name for path in (tmp_path / RUN / "checkpoints").iterdir()}
+    assert kept == {"last.ckpt", "vae.ckpt", *(f"round={r}.ckpt" for r in range(4))}
+    again = baldvae(*SMALL, f"--ckpt_path={RUN / 'checkpoints' / 'round=0.ckpt'}", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert_same_run(uninterrupted, tmp_path / RUN)
