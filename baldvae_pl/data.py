@@ -33,7 +33,9 @@ class PoolDataModule(LightningDataModule):
         initial_labels: Size of the first labelled pool, drawn uniformly at random.
         batch_size: Images of an optimiser step, over all processes.
         steps_per_round: Optimiser steps of a round, the same for every method and round.
-        eval_batch_size: Images at once when testing and scoring.
+        eval_batch_size: Images at once when testing.
+        scoring_batch_size: Images at once when scoring, best much larger: each batch costs a pass
+            over the weights of every draw.
         oracle: Who labels: a callable from global indices to labels, or its import path; left out,
             the data set's own labels answer.
         seed: Seed of the initial labels and of the batches.
@@ -46,7 +48,8 @@ class PoolDataModule(LightningDataModule):
         initial_labels: PositiveInt = 20,
         batch_size: PositiveInt = 64,
         steps_per_round: PositiveInt = 300,
-        eval_batch_size: PositiveInt = 512,
+        eval_batch_size: PositiveInt = 256,
+        scoring_batch_size: PositiveInt = 2048,
         oracle: str | Oracle | None = None,
         seed: int = 0,
     ) -> None:
@@ -57,6 +60,7 @@ class PoolDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.steps_per_round = steps_per_round
         self.eval_batch_size = eval_batch_size
+        self.scoring_batch_size = scoring_batch_size
         self.oracle = oracle
         self.seed = seed
         self.source: Source | None = None

@@ -18,7 +18,7 @@ __all__ = ["MCDropout"]
 DRAWS_AT_ONCE = 10
 """Draws folded into one matrix product: bounds memory whatever T is."""
 
-TRUNK_BATCH = 128
+TRUNK_BATCH = 64
 """Images in one pass through the trunk: what its layers make of them stays in a CPU's caches."""
 
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)

@@ -78,7 +78,7 @@ def predict(
     Returns:
         Shape (N, width), float32, on the CPU. Memory is bounded by a batch, beside this result.
     """
-    size = trainer.datamodule.eval_batch_size  # type: ignore[attr-defined]
+    size = trainer.datamodule.scoring_batch_size  # type: ignore[attr-defined]
     starts = list(range(0, len(images), size))
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         starts = starts[: int(trainer.limit_predict_batches)]
