@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from baldvae_pl import datasets
+from baldvae_pl import oracle as oracles
 from baldvae_pl.datasets import Images, Source
 from baldvae_pl.oracle import KnownLabels, Oracle
 from baldvae_pl.pool import Pool
@@ -61,7 +62,7 @@ class PoolDataModule(LightningDataModule):
         self.steps_per_round = steps_per_round
         self.eval_batch_size = eval_batch_size
         self.scoring_batch_size = scoring_batch_size
-        self.oracle = oracle
+        self.oracle: Oracle | None = resolve("--data.oracle", oracle, oracles)
         self.seed = seed
         self.source: Source | None = None
 
@@ -79,9 +80,7 @@ class PoolDataModule(LightningDataModule):
                 f"--data.initial_labels: {self.initial_labels} is more than the {size} images of "
                 f"the data set. Take at most {size}."
             )
-        self.answer: Oracle = KnownLabels(self.train.labels)
-        if self.oracle is not None:
-            self.answer = resolve("--data.oracle", self.oracle, torch)
+        self.answer = self.oracle or KnownLabels(self.train.labels)
         self.pool = Pool(size, tuple(self.train.images.shape[1:]))
         chance = make_generator(self.seed, 0, Purpose.INITIAL_LABELS)
         initial = torch.randperm(size, generator=chance)[: self.initial_labels].sort().values
@@ -159,6 +158,9 @@ class Gather(Dataset[Batch]):
     def __getitem__(self, indices: Tensor) -> Batch:
         """Return uint8 images and labels for a tensor of indices."""
         first = self.parts[0]
+        size = sum(len(part.labels) for part in self.parts)
+        if ((indices < 0) | (indices >= size)).any():
+            raise IndexError(f"indices must lie in 0 .. {size - 1}")
         images = torch.empty((len(indices), *first.images.shape[1:]), dtype=torch.uint8)
         labels = torch.empty(len(indices), dtype=torch.long)
         start = 0

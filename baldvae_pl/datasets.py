@@ -61,10 +61,11 @@ def MNIST(root: Path) -> Source:  # noqa: N802
     """
     try:
         parts = [_download_if_missing(root, train) for train in (True, False)]
-    except (RuntimeError, OSError, ValueError) as error:
+    except Exception as error:  # whatever a network or half a file leads to
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise SettingError(
             f"--data.root: no readable MNIST in {str(root)!r}, and downloading it failed "
-            f"({str(error).splitlines()[0]}). Put the four files train-images-idx3-ubyte, "
+            f"({reason}). Put the four files train-images-idx3-ubyte, "
             "train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte into "
             f"{root / 'MNIST' / 'raw'}, or use --config digits.yaml, which needs no download."
         ) from error

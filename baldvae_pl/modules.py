@@ -51,7 +51,7 @@ class Classifier(LightningModule):
 
     def setup(self, stage: str) -> None:
         num_classes = len(self.trainer.datamodule.classes)  # type: ignore[attr-defined]
-        self.metrics = test_metrics(num_classes)
+        self.metrics = probability_metrics(num_classes)
         self.nll = MeanMetric()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class Classifier(LightningModule):
         return self.optimizer(self.parameters())
 
 
-def test_metrics(num_classes: int) -> MetricCollection:
+def probability_metrics(num_classes: int) -> MetricCollection:
     """Return accuracy and expected calibration error (15 bins, L1) of class probabilities."""
     return MetricCollection(
         {

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+__all__: list[str] = []  # none has a short name: the data set's labels are the default
+
 Oracle = Callable[[Tensor], Tensor]
 
 

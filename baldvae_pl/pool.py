@@ -49,23 +49,31 @@ class Pool:
 
         Args:
             indices: Global indices in U, no two alike.
-            labels: Their labels, as the oracle gave them.
+            labels: Their labels, as the oracle gave them: whole numbers, one an image.
             round: The first round that trains with them.
             scores: Their BALD scores; left out for the initial labels.
 
         Raises:
-            ValueError: If an image is named twice or labelled already, or a label is missing.
+            ValueError: If an image is unknown, named twice or labelled already, or the labels or
+                scores are not one an image. Nothing has changed then.
         """
-        if len(labels) != len(indices):
-            raise ValueError(f"{len(indices)} images were bought, but {len(labels)} labels came")
+        if labels.shape != indices.shape or labels.is_floating_point():
+            raise ValueError(
+                f"{len(indices)} images were bought; the oracle must answer with as many whole "
+                f"numbers, not with {labels.dtype} of shape {tuple(labels.shape)}"
+            )
+        if scores is not None and scores.shape != indices.shape:
+            raise ValueError(f"{len(indices)} images were bought with {len(scores)} scores")
+        if ((indices < 0) | (indices >= len(self.labels))).any():
+            raise ValueError("an image was bought that is not in the pool")
         if len(indices.unique()) != len(indices):
             raise ValueError("an image was bought twice in one purchase")
         if (self.acquired_in[indices] != UNLABELLED).any():
             raise ValueError("an image was bought that is labelled already")
         self.acquired_in[indices] = round
-        self.labels[indices] = labels
+        self.labels[indices] = labels.to(self.labels)
         if scores is not None:
-            self.scores[indices] = scores
+            self.scores[indices] = scores.to(self.scores)
 
     def extend(
         self, images: Tensor, parents: Tensor, round: int, scores: Tensor, threshold: float
@@ -80,8 +88,10 @@ class Pool:
             threshold: The score that was needed.
 
         Raises:
-            ValueError: If a parent is unlabelled.
+            ValueError: If a parent is unlabelled, or there is not one image and score a parent.
         """
+        if not len(images) == len(parents) == len(scores) or images.dtype != torch.uint8:
+            raise ValueError("complements must be 8-bit images, with one parent and score each")
         if (self.acquired_in[parents] == UNLABELLED).any():
             raise ValueError("a complement needs a labelled parent")
         new = {
@@ -89,7 +99,7 @@ class Pool:
             "labels": self.labels[parents],
             "parents": parents,
             "rounds": torch.full_like(parents, round),
-            "scores": scores,
+            "scores": scores.to(self.scores),
             "thresholds": torch.full(parents.shape, threshold),
         }
         self.generated = {key: torch.cat([old, new[key]]) for key, old in self.generated.items()}

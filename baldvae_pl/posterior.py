@@ -91,7 +91,7 @@ class MCDropout:
             if isinstance(layer, (nn.Linear, *DROPOUT)):
                 break
         draw_R, unit_R = alive_T_H.to(features_N_D.device).nonzero(as_tuple=True)
-        weight_R_D = linear.weight[unit_R] * mask_T_D[draw_R]
+        weight_R_D = linear.weight[unit_R] * mask_T_D.to(linear.weight.dtype)[draw_R]
         bias_R = None if linear.bias is None else linear.bias[unit_R]
         product_N_R = F.linear(features_N_D, weight_R_D, bias_R)
         hidden_N_T_H = product_N_R.new_zeros(len(features_N_D), len(draws_T), size)
@@ -124,7 +124,7 @@ class MCDropout:
             if not isinstance(layer, nn.Dropout):  # drops whole channels
                 shape = torch.Size([shape[0]] + [1] * (len(shape) - 1))
             keep = torch.rand((self.mc_samples, *shape), generator=self.generator) >= layer.p
-            self.masks[layer, call] = (keep / (1 - layer.p)).to(example.device)
+            self.masks[layer, call] = (keep / (1 - layer.p or 1)).to(example.device)
         return self.masks[layer, call]
 
 

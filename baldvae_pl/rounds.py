@@ -18,12 +18,17 @@ from baldvae_pl.complement import Complement
 from baldvae_pl.dashboard import log_images, log_round
 from baldvae_pl.data import PoolDataModule, to_8_bit, to_unit_interval
 from baldvae_pl.records import describe, write_acquisitions, write_rounds
-from baldvae_pl.scoring import Draws, score_images, test_with_draws
+from baldvae_pl.scoring import (
+    Draws,
+    Posterior,
+    check_network,
+    evaluate_with_draws,
+    score_images,
+)
 from baldvae_pl.seeding import Purpose, derive_seed, make_generator
 from baldvae_pl.settings import SettingError, resolve
 
 AcquisitionFunction = Callable[[Tensor], Tensor]
-Posterior = Callable[[nn.Module, int, torch.Generator], Draws]
 
 
 class ActiveLearning(Callback):
@@ -103,22 +108,7 @@ class ActiveLearning(Callback):
                 f"--acquisition.mc_samples: {self.mc_samples} draw cannot disagree with itself. "
                 "Take at least 2."
             )
-        try:
-            draws = self.posterior(pl_module.network, 8, torch.Generator())  # type: ignore[arg-type]
-            log_probs_N_T_C = draws(to_unit_interval(data.train.images[:8]))
-        except (RuntimeError, ValueError) as error:
-            shape = tuple(data.train.images.shape[1:])
-            raise SettingError(f"--model.network: for images of shape {shape}: {error}") from error
-        if log_probs_N_T_C.shape[-1] != len(data.classes):
-            raise SettingError(
-                f"--model.network: it tells {log_probs_N_T_C.shape[-1]} classes apart, the data "
-                f"set has {len(data.classes)}. Set its num_classes."
-            )
-        if torch.equal(log_probs_N_T_C[:, :1].expand_as(log_probs_N_T_C), log_probs_N_T_C):
-            raise SettingError(
-                f"--model.network: all posterior draws of {type(pl_module.network).__name__} "
-                "agree, so that BALD is 0 everywhere. Its dropout layers must take part in forward."
-            )
+        check_network(pl_module.network, self.posterior, data)  # type: ignore[arg-type]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A finished run that goes on: its last round did not buy what a longer run buys there.
@@ -155,7 +145,7 @@ class ActiveLearning(Callback):
         metrics = trainer.callback_metrics.items()
         row |= {key: float(value) for key, value in metrics if key.startswith("test/")}
         draws = self._draws(pl_module, data.seed, trainer.current_epoch)
-        row |= test_with_draws(trainer, pl_module, draws, data.test, len(data.classes))
+        row |= evaluate_with_draws(trainer, pl_module, draws, data.test, len(data.classes))
         row["seconds/evaluate_mc"] = time.perf_counter() - evaluated
         self.history.append(row)
         self._buy_or_stop(trainer, pl_module)

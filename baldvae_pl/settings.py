@@ -31,7 +31,8 @@ def resolve(setting: str, value: Any, module: ModuleType) -> Any:
             return pkgutil.resolve_name(value)
     except (ImportError, AttributeError, ValueError) as error:
         raise SettingError(f"{setting}: {value!r} cannot be imported ({error}).") from error
+    choices = f"Choose one of {', '.join(sorted(module.__all__))}, or give" * bool(module.__all__)
     raise SettingError(
-        f"{setting}: {value!r} is unknown. Choose one of {', '.join(sorted(module.__all__))}, "
-        "or give an import path such as my_package.my_module.my_object."
+        f"{setting}: {value!r} is unknown. {choices or 'Give'} an import path such as "
+        "my_package.my_module.my_object."
     )

@@ -93,7 +93,6 @@ def test_an_unknown_source_names_the_known_ones() -> None:
         PoolDataModule(source="nosuch")
 
 
-@pytest.mark.xfail(strict=True, reason="bug: oracles are looked up among torch's functions")
 def test_an_unknown_oracle_is_an_error_that_names_no_function_of_torch() -> None:
     with pytest.raises(SettingError, match=r"--data\.oracle: 'relu'") as caught:
         data_of_twelve(oracle="relu")
@@ -213,7 +212,6 @@ def test_gather_is_indexing_into_the_parts_end_to_end(
     assert torch.equal(labels, together.labels[indices])
 
 
-@pytest.mark.xfail(strict=True, reason="bug: uninitialised memory is returned")
 @pytest.mark.parametrize("index", [5, -1])
 def test_gather_has_no_image_beyond_its_parts(index: int) -> None:
     with pytest.raises(IndexError):

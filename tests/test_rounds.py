@@ -1,0 +1,291 @@
+"""The callback: one round against the algorithm, step by step, and the plain-Python use."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import scalars_of
+from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from baldvae_pl.acquisition import bald
+from baldvae_pl.data import PoolDataModule, to_8_bit, to_unit_interval
+from baldvae_pl.modules import VAE, Classifier, train_vae
+from baldvae_pl.networks import DigitsNet
+from baldvae_pl.rounds import ActiveLearning
+from baldvae_pl.seeding import Purpose, make_generator
+from baldvae_pl.settings import SettingError
+
+CLASSES = 10
+
+
+class StepwisePosterior:
+    """Two draws that disagree by an amount read off the image: few levels, so many ties."""
+
+    def __init__(self, network: nn.Module, mc_samples: int, generator: torch.Generator) -> None:
+        self.network = network
+
+    def __call__(self, images: Tensor) -> Tensor:
+        level = (images.sum((1, 2, 3)) * 255).round().long() % 7
+        gap = level.float() / 14
+        probs_N_T_C = torch.zeros(len(images), 2, CLASSES)
+        probs_N_T_C[:, 0, 0] = probs_N_T_C[:, 1, 1] = 0.5 + gap
+        probs_N_T_C[:, 0, 1] = probs_N_T_C[:, 1, 0] = 0.5 - gap
+        return probs_N_T_C.log()
+
+
+def fit(
+    folder: Path, rounds: ActiveLearning, model: LightningModule | None = None, **data: Any
+) -> PoolDataModule:
+    """Run on real digits with few steps."""
+    settings = {"initial_labels": 30, "steps_per_round": 3, "batch_size": 8, "seed": 3} | data
+    module = PoolDataModule(**settings)
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=TensorBoardLogger(str(folder), "run", 0),
+        callbacks=[rounds],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    trainer.fit(model or Classifier(DigitsNet), datamodule=module)
+    return module
+
+
+def records(folder: Path, name: str) -> list[dict[str, str]]:
+    with (folder / "run" / "version_0" / name).open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("policy", ["uncertain", "none", "all_new", "duplicate"])
+def test_rounds_follow_the_algorithm(policy: str, tmp_path: Path) -> None:
+    vae = VAE().network
+    asked: list[Tensor] = []
+    data = PoolDataModule(seed=3)
+    data.setup("fit")
+    truth = data.train
+
+    def oracle(indices: Tensor) -> Tensor:
+        asked.append(indices)
+        return truth.labels[indices]
+
+    rounds = ActiveLearning(
+        rounds=2, query_size=40, complement=policy, posterior=StepwisePosterior, vae=vae
+    )
+    pool = fit(tmp_path, rounds, oracle=oracle).pool
+
+    # The same by hand, image by image.
+    scores = bald(StepwisePosterior(vae, 2, torch.Generator())(to_unit_interval(truth.images)))
+    labelled = sorted(asked[0].tolist())
+    assert len(labelled) == 30
+    parents: list[int] = []
+    for round in (0, 1):
+        unlabelled = [i for i in range(len(scores)) if i not in labelled]
+        chosen = sorted(unlabelled, key=lambda i: (-scores[i].item(), i))[:40]
+        threshold = scores[chosen[-1]].item()
+        assert asked[round + 1].tolist() == chosen
+        new = {
+            "uncertain": [i for i in labelled if scores[i] >= threshold],
+            "duplicate": [i for i in labelled if scores[i] >= threshold],
+            "all_new": sorted(chosen),
+            "none": [],
+        }[policy]
+        parents += new
+        row = rounds.history[round]
+        assert row["bald/threshold"] == threshold
+        assert row["complemented"] == len(new)
+        assert row["bald/labelled_max"] == max(scores[i].item() for i in labelled)
+        assert row["labelled"] == 30 + 40 * round
+        labelled = sorted(labelled + chosen)
+    assert pool.labelled.tolist() == labelled
+    assert torch.equal(pool.labels[pool.labelled], truth.labels[pool.labelled])
+    assert pool.generated["parents"].tolist() == parents
+    assert torch.equal(pool.generated["labels"], truth.labels[parents])
+    if policy == "duplicate":
+        assert torch.equal(pool.generated["images"], truth.images[parents])
+    if policy in ("uncertain", "all_new"):
+        first = pool.generated["parents"][pool.generated["rounds"] == 1]
+        noise_of = make_generator(3, 0, Purpose.COMPLEMENT)
+        with torch.no_grad():
+            mean, log_var = vae.encode(to_unit_interval(truth.images[first]))
+            z = mean + torch.randn(mean.shape, generator=noise_of) * (0.5 * log_var).exp()
+            by_hand = to_8_bit(vae.decode(z))
+        assert torch.equal(pool.generated["images"][: len(first)], by_hand)
+    if policy != "none":
+        assert len(parents) > 0
+    assert len(rounds.history) == 3
+    assert "acquired" not in rounds.history[-1]  # no label is bought after the last training
+
+
+def test_random_buys_by_seed_alone(tmp_path: Path) -> None:
+    def bought(name: str, **data: Any) -> Tensor:
+        rounds = ActiveLearning(rounds=1, query_size=50, function="random", complement="none")
+        pool = fit(tmp_path / name, rounds, **data).pool
+        chosen = (pool.acquired_in == 1).nonzero().flatten()
+        assert rounds.history[0]["bald/threshold"] == pool.scores[chosen].min().item()
+        return chosen
+
+    first = bought("a")
+    assert torch.equal(first, bought("b", scoring_batch_size=100, steps_per_round=1))
+    assert not torch.equal(first, bought("c", seed=4))
+    # Uniform over U: the mean index of 50 of 1,297 lies within five standard errors of the middle.
+    assert abs(first.float().mean() - 648) < 5 * 1297 / 12**0.5 / 50**0.5
+
+
+def test_own_acquisition_function_decides(tmp_path: Path) -> None:
+    def least_sure_of_zero(log_probs_N_T_C: Tensor) -> Tensor:
+        return -log_probs_N_T_C[:, 0, 0]
+
+    rounds = ActiveLearning(
+        rounds=1,
+        query_size=60,
+        function=least_sure_of_zero,
+        complement="none",
+        posterior=StepwisePosterior,
+    )
+    data = fit(tmp_path, rounds)
+    log_probs = StepwisePosterior(nn.Identity(), 2, torch.Generator())(
+        to_unit_interval(data.train.images)
+    )
+    priority = -log_probs[:, 0, 0]
+    start = (data.pool.acquired_in == 0).tolist()
+    unlabelled = [i for i in range(len(priority)) if not start[i]]
+    expected = sorted(unlabelled, key=lambda i: (-priority[i].item(), i))[:60]
+    chosen = (data.pool.acquired_in == 1).nonzero().flatten()
+    assert chosen.tolist() == sorted(expected)
+    assert rounds.history[0]["bald/threshold"] == bald(log_probs)[expected].min().item()
+
+
+def test_the_last_purchase_takes_what_is_left(tmp_path: Path) -> None:
+    rounds = ActiveLearning(rounds=10, query_size=500, complement="none", mc_samples=2)
+    pool = fit(tmp_path, rounds).pool
+    assert [row["labelled"] for row in rounds.history] == [30, 530, 1030, 1297]
+    assert [row.get("acquired") for row in rounds.history] == [500, 500, 267, None]
+    assert len(pool.unlabelled) == 0
+
+
+def test_curves_are_drawn_against_the_number_of_labels(tmp_path: Path) -> None:
+    rounds = ActiveLearning(rounds=2, query_size=20, mc_samples=3, complement="duplicate")
+    fit(tmp_path, rounds)
+    curves = scalars_of(tmp_path / "run" / "version_0")
+    for tag in ("test/acc", "test/nll", "test/ece", "test/acc_mc", "pool/generated"):
+        assert list(curves[tag]) == [30, 50, 70]
+    for tag in ("bald/threshold", "bald/labelled_max", "bald/unlabelled_mean", "pool/complemented"):
+        assert list(curves[tag]) == [30, 50]
+    for row, line in zip(rounds.history, records(tmp_path, "rounds.csv"), strict=True):
+        assert curves["test/acc"][int(row["labelled"])] == pytest.approx(float(line["test_acc"]))
+        assert float(line["seconds_train"]) > 0
+
+
+class Own(LightningModule):
+    """A user's module, as the README shows it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10))
+        self.first_weights: list[Tensor] = []
+
+    def reset_parameters(self) -> None:
+        self.network[2].reset_parameters()
+        self.first_weights.append(self.network[2].weight.detach().clone())
+
+    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        images, labels = batch
+        assert 0 <= images.min() <= images.max() <= 1
+        return F.cross_entropy(self.network(images), labels)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
+        images, labels = batch
+        self.log("test/acc", (self.network(images).argmax(1) == labels).float().mean())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_own_module_and_trainer(tmp_path: Path) -> None:
+    model = Own()
+    rounds = ActiveLearning(rounds=2, query_size=10, mc_samples=5, complement="duplicate")
+    data = fit(tmp_path, rounds, model, steps_per_round=40)
+    assert len(data.pool.labelled) == 50
+    assert all(row["test/acc"] > 0.3 for row in rounds.history)  # chance is 0.1
+    assert len(model.first_weights) == 3
+    assert not torch.equal(model.first_weights[0], model.first_weights[1])
+
+
+def test_vae_learns_to_reconstruct_and_its_seed_fixes_it(tmp_path: Path) -> None:
+    def trained(seed: int) -> tuple[VAE, float]:
+        seed_everything(seed + 100)  # the global seed must not matter
+        vae = VAE(epochs=15, batch_size=16)
+        data = PoolDataModule(seed=5)
+        data.setup("fit")
+        trainer = Trainer(
+            accelerator="cpu",
+            max_epochs=15,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        train_vae(vae, data, trainer)
+        images = to_unit_interval(data.test.images)
+        error = F.mse_loss(vae.network.decode(vae.network.encode(images)[0]), images).item()
+        of_mean_image = F.mse_loss(images.mean(0).expand_as(images), images).item()
+        return vae, error / of_mean_image
+
+    vae, relative_error = trained(1)
+    assert relative_error < 0.6
+    assert not any(parameter.requires_grad for parameter in vae.parameters())
+    for one, other in zip(vae.parameters(), trained(2)[0].parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+class FunctionalDropout(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Dropout(0.5)
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.linear(F.dropout(images.flatten(1), training=self.training))
+
+
+class ScaledAfterwards(DigitsNet):
+    def forward(self, images: Tensor) -> Tensor:
+        return 2 * super().forward(images)
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), "no active nn.Dropout"),
+        (FunctionalDropout, "all posterior draws of FunctionalDropout agree"),
+        (lambda: DigitsNet(num_classes=7), "7 classes apart, the data set has 10"),
+        (lambda: nn.Sequential(nn.Dropout(), nn.Linear(9, 10)), r"images of shape \(1, 8, 8\)"),
+        (ScaledAfterwards, r"ScaledAfterwards is not head\(trunk\(images\)\)"),
+    ],
+)
+def test_unusable_networks_are_refused_before_training(
+    network: Any, words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingError, match=words):
+        fit(tmp_path, ActiveLearning(complement="none"), Classifier(network))
+    assert not list(tmp_path.rglob("*.csv"))
+
+
+def test_module_without_reset_is_refused_unless_it_starts_warm(tmp_path: Path) -> None:
+    class NoReset(Own):
+        reset_parameters = property()  # type: ignore[assignment]
+
+    with pytest.raises(SettingError, match="NoReset lacks reset_parameters"):
+        fit(tmp_path, ActiveLearning(complement="none"), NoReset())
+    warm = ActiveLearning(rounds=1, query_size=5, complement="none", warm_start=True, mc_samples=3)
+    assert len(fit(tmp_path, warm, NoReset()).pool.labelled) == 35
+
+
+def test_policy_that_needs_a_vae_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="needs the argument vae"):
+        fit(tmp_path, ActiveLearning(complement="uncertain"))
