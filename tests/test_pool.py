@@ -71,7 +71,7 @@ class PoolMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.free)
     @rule(missing=st.sampled_from([-1, 1]))
     def a_wrong_number_of_labels_changes_nothing(self, missing: int) -> None:
-        self.refused(self.free, len(self.free) - missing, "labels came")
+        self.refused(self.free, len(self.free) - missing, "as many whole")
 
     def refused(self, indices: list[int], labels: int, match: str) -> None:
         before = snapshot(self.pool)

@@ -1,0 +1,245 @@
+"""The command: its options, its configurations, its errors, and several processes."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SMALL, baldvae, rounds_of
+
+from baldvae_pl import __version__
+from baldvae_pl.cli import main, shipped_configs
+
+RUN = Path("lightning_logs/digits/version_0")
+QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+OVERLAYS = ["bald_o.yaml", "vae_all.yaml", "duplicate.yaml", "random.yaml", "smoke.yaml"]
+CONFIGS = ["digits.yaml", "mnist.yaml", "mnist_top500.yaml"]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["baldvae"])
+
+
+def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    """The one sentence that a bad command line ends with; no training has begun then."""
+    with pytest.raises(SystemExit) as caught:
+        main(list(args))
+    assert caught.value.code != 0
+    assert not list(Path.cwd().rglob("*.csv"))
+    if isinstance(caught.value.code, str):
+        return caught.value.code
+    return capsys.readouterr().err.split("error: ")[-1]
+
+
+def test_shipped_configs_are_all_listed_here() -> None:
+    assert {path.name for path in shipped_configs().iterdir()} == {*CONFIGS, *OVERLAYS}
+    for path in shipped_configs().iterdir():
+        assert path.read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("overlay", [None, *OVERLAYS])
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_config_parses(
+    config: str, overlay: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overlays = [f"--config={overlay}"] if overlay else []
+    with pytest.raises(SystemExit) as caught:
+        main(["fit", f"--config={config}", *overlays, "--print_config"])
+    assert caught.value.code == 0
+    printed = capsys.readouterr().out
+    expected = {
+        "bald_o.yaml": "complement: none",
+        "vae_all.yaml": "complement: all_new",
+        "duplicate.yaml": "complement: duplicate",
+        "random.yaml": "function: random",
+        "smoke.yaml": "steps_per_round: 20",
+        None: "complement: uncertain",
+    }
+    assert expected[overlay] in printed
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["--version"], ["--help"], ["fit", "--help"], ["validate", "--help"], ["test", "--help"]],
+    ids=" ".join,
+)
+def test_help_and_version_answer(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(command)
+    assert caught.value.code == 0
+    said = capsys.readouterr().out
+    if command == ["--version"]:
+        assert said.split()[-1] == __version__
+    elif len(command) == 2:
+        for option in ("data.source", "acquisition.query_size", "vae.epochs", "seed_everything"):
+            assert f"--{option}" in said
+        assert "--acquisition.vae" not in said
+
+
+def test_wheel_brings_the_configs(tmp_path: Path) -> None:
+    root = Path(__file__).parent.parent
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", tmp_path, root]
+    subprocess.run(command, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {f"baldvae_pl/configs/{name}" for name in (*CONFIGS, *OVERLAYS)} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--acquisition.function=nope"], "--acquisition.function: 'nope' is unknown"),
+        (
+            ["--acquisition.function=no.such"],
+            "--acquisition.function: 'no.such' cannot be imported",
+        ),
+        (["--acquisition.complement=nope"], "all_new, duplicate, none, uncertain"),
+        (["--data.source=nope"], "Choose one of MNIST, digits"),
+        (["--acquisition.query_size=1278"], "Take at most 1277"),
+        (["--acquisition.query_size=0"], "acquisition.query_size"),
+        (["--acquisition.query_size=nan"], "acquisition.query_size"),
+        (["--acquisition.rounds=-1"], "acquisition.rounds"),
+        (["--acquisition.mc_samples=1"], "Take at least 2"),
+        (["--data.initial_labels=1298"], "Take at most 1297"),
+        (["--data.steps_per_round=0"], "data.steps_per_round"),
+        (["--trainer.max_epochs=3"], "follows from --acquisition.rounds"),
+        (["--trainer.check_val_every_n_epoch=2", "--vae.epochs=1"], "Leave both out"),
+        (["--ckpt_path=last"], "no run in"),
+        (["--ckpt_path=missing.ckpt"], "there is no such file"),
+        (["--ckpt_path=garbage.ckpt"], "damaged or something else"),
+        (["--vae.ckpt_path=garbage.ckpt"], "holds no weights for this --vae.network"),
+        (["--seed_everything=-1"], "seed_everything"),
+        (["--seed_everything=true"], "seed_everything"),
+        (["--config=missing.yaml"], "missing.yaml"),
+        (["--acquisition.qurey_size=3"], "qurey_size"),
+        (["--model.network=baldvae_pl.networks.MNISTNet"], "for images of shape (1, 8, 8)"),
+        (["--trainer.default_root_dir=garbage.ckpt/x"], "cannot be written"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_sentence_before_training(
+    args: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("garbage.ckpt").write_text("garbage")
+    assert words in refused(capsys, "fit", "--config=digits.yaml", *QUIET, *args)
+
+
+def test_max_epochs_is_refused_in_a_file_too(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.yaml").write_text("trainer: {max_epochs: 3}\n")
+    said = refused(capsys, "fit", "--config=digits.yaml", "--config=mine.yaml")
+    assert "follows from --acquisition.rounds" in said
+
+
+def test_missing_mnist_names_files_and_the_way_out(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(*args: object, **kwargs: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", no_network)
+    said = refused(capsys, "fit", "--config=mnist.yaml", "--data.root=here", *QUIET)
+    assert "train-images-idx3-ubyte" in said
+    assert "here/MNIST/raw" in said
+    assert "--config digits.yaml" in said
+
+
+def test_checkpoint_of_another_run_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    run = [*SMALL, "--acquisition.rounds=0", "--acquisition.complement=none"]
+    main(run)
+    last = RUN / "checkpoints" / "last.ckpt"
+    before = last.read_bytes()
+    Path("other.py").write_text(
+        "from baldvae_pl.datasets import digits\n"
+        "def evens(root):\n"
+        "    source = digits(root)\n"
+        "    return source._replace(train=type(source.train)(*(x[::2] for x in source.train)))\n"
+    )
+    sys.path.insert(0, ".")
+
+    def said(*args: str) -> str:
+        with pytest.raises(SystemExit) as caught:
+            main([*run, f"--ckpt_path={last}", *args])
+        return str(caught.value.code)
+
+    try:
+        assert "made with other images (1297 of 10 classes)" in said("--data.source=other.evens")
+    finally:
+        sys.path.remove(".")
+    assert "Give --seed_everything 0" in said("--seed_everything=1")
+    assert "of another network" in said("--model.network=torch.nn.Identity")
+    assert "has no VAE" in said("--acquisition.complement=uncertain")
+    assert last.read_bytes() == before
+    assert len(rounds_of(RUN)) == 1
+
+
+def test_a_run_is_tested_and_its_vae_used_again(capsys: pytest.CaptureFixture[str]) -> None:
+    main(SMALL)
+    config = (RUN / "config.yaml").read_text()
+    last = RUN / "checkpoints" / "last.ckpt"
+    capsys.readouterr()
+    main(["test", "--config=digits.yaml", f"--ckpt_path={last}", *QUIET])
+    line = next(x for x in capsys.readouterr().out.splitlines() if "test/acc" in x)
+    accuracy = float(line.strip("│ ").split("│")[1])
+    assert accuracy == pytest.approx(rounds_of(RUN)["test_acc"].iloc[-1], abs=1e-6)
+    assert (RUN / "config.yaml").read_text() == config  # it is the fit's
+    assert list((RUN / "test").glob("events*"))
+
+    checkpoints = [last, last.with_name("vae.ckpt")]
+    weights = torch.load(last, weights_only=True)["callbacks"]["ActiveLearning"]["vae"]
+    for version, checkpoint in enumerate(checkpoints, start=1):
+        main([*SMALL, "--acquisition.rounds=0", f"--vae.ckpt_path={checkpoint}"])
+        again = RUN.with_name(f"version_{version}") / "checkpoints" / "last.ckpt"
+        taken = torch.load(again, weights_only=True)["callbacks"]["ActiveLearning"]["vae"]
+        assert all(torch.equal(taken[key], value) for key, value in weights.items())
+        assert not again.with_name("vae.ckpt").exists()  # none was trained
+
+
+def test_the_saved_config_starts_the_same_run(tmp_path: Path) -> None:
+    main([*SMALL, "--acquisition.rounds=1", "--acquisition.complement=duplicate"])
+    main(["fit", f"--config={RUN / 'config.yaml'}"])
+    again = Path("lightning_logs/config/version_0/acquisitions.csv")
+    assert again.read_bytes() == (RUN / "acquisitions.csv").read_bytes()
+
+
+def test_fast_dev_run_goes_through_everything() -> None:
+    main([*SMALL, "--trainer.fast_dev_run=true"])
+    assert not Path("lightning_logs").exists() or not list(Path("lightning_logs").rglob("*.csv"))
+
+
+@pytest.mark.slow
+def test_two_processes_agree_and_count_images_once(tmp_path: Path) -> None:
+    ddp = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
+    done = baldvae(*SMALL, *ddp, "--acquisition.rounds=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rounds = rounds_of(tmp_path / RUN)
+    assert rounds["labelled"].tolist() == [15, 40, 65]
+    # 500 test images, each counted once, give multiples of 1/500.
+    assert ((rounds["test_acc"] * 500) % 1 < 1e-3).all()
+    pool = torch.load(tmp_path / RUN / "checkpoints" / "last.ckpt", weights_only=True)[
+        "PoolDataModule"
+    ]["pool"]
+    assert (pool["acquired_in"] >= 0).sum() == 65
+
+
+def test_mnist_from_end_to_end(real_data: Path) -> None:
+    main(
+        [
+            "fit",
+            "--config=mnist.yaml",
+            "--config=smoke.yaml",
+            f"--data.root={real_data}",
+            "--acquisition.rounds=1",
+            "--acquisition.mc_samples=2",
+            "--data.steps_per_round=30",
+            *QUIET,
+        ]
+    )
+    run = Path("lightning_logs/mnist+smoke/version_0")
+    rounds = rounds_of(run)
+    assert rounds["labelled"].tolist() == [100, 200]
+    assert rounds["unlabelled"].tolist() == [59_900, 59_800]
+    assert (rounds["test_acc"] > 0.4).all()
