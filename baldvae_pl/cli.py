@@ -40,12 +40,16 @@ def main(args: ArgsType = None) -> None:
         ".*isinstance\\(treespec, LeafSpec\\)",  # Lightning's, since torch 2.9
     ):
         warnings.filterwarnings("ignore", f".*{text}")
+    sys.path.append(str(Path.cwd()))  # so that `my_file.my_function` here is an import path
     try:
         BaldVAECLI(
             Classifier,
             PoolDataModule,
             auto_configure_optimizers=False,
-            trainer_defaults={"num_sanity_val_steps": 0},  # settings are checked before training
+            trainer_defaults={
+                "num_sanity_val_steps": 0,  # settings are checked before any training
+                "use_distributed_sampler": False,  # the data module shares its batches out
+            },
             save_config_callback=SaveRunConfig,
             save_config_kwargs={"overwrite": True},  # a resumed run may have more rounds
             parser_kwargs={"version": __version__},
@@ -223,6 +227,8 @@ class BaldVAECLI(LightningCLI):
 
     def _check_writable(self) -> None:
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
+        if not self.trainer.is_global_zero:
+            return
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / ".writable").touch()

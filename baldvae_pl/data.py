@@ -50,7 +50,7 @@ class PoolDataModule(LightningDataModule):
         batch_size: PositiveInt = 64,
         steps_per_round: PositiveInt = 300,
         eval_batch_size: PositiveInt = 256,
-        scoring_batch_size: PositiveInt = 2048,
+        scoring_batch_size: PositiveInt = 4096,
         oracle: str | Oracle | None = None,
         seed: int = 0,
     ) -> None:

@@ -129,7 +129,7 @@ class VAE(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images = to_unit_interval(batch[0])
-        mean, log_var = self.network.encode(images)  # type: ignore[operator]
+        mean, log_var = (part.float() for part in self.network.encode(images))  # type: ignore[operator]
         z = mean + torch.randn_like(mean) * (0.5 * log_var).exp()
         with torch.autocast(self.device.type, enabled=False):  # BCE is unsafe in half precision
             decoded = self.network.decode(z.float()).float()  # type: ignore[operator]
@@ -152,7 +152,7 @@ class VAE(LightningModule):
         """
         try:
             checkpoint = torch.load(path, weights_only=True, map_location="cpu")
-            run = checkpoint["callbacks"].get("ActiveLearning")
+            run = checkpoint.get("callbacks", {}).get("ActiveLearning")
             if run is None:
                 self.load_state_dict(checkpoint["state_dict"])
             else:

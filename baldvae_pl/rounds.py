@@ -16,7 +16,7 @@ from baldvae_pl import complement as policies
 from baldvae_pl import posterior as posteriors
 from baldvae_pl.complement import Complement
 from baldvae_pl.dashboard import log_images, log_round
-from baldvae_pl.data import PoolDataModule, to_8_bit, to_unit_interval
+from baldvae_pl.data import PoolDataModule, RoundBatches, to_8_bit, to_unit_interval
 from baldvae_pl.records import describe, write_acquisitions, write_rounds
 from baldvae_pl.scoring import (
     Draws,
@@ -116,6 +116,14 @@ class ActiveLearning(Callback):
         if self.history and "acquired" not in self.history[-1]:
             self._buy_or_stop(trainer, pl_module)
         self._leave_records(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loader: Any = trainer.train_dataloader
+        if not isinstance(loader.sampler, RoundBatches):
+            raise SettingError(
+                "Trainer: with several processes it needs use_distributed_sampler=False, since the "
+                "data module shares its batches out itself."
+            )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         seed, round = data_of(trainer).seed, trainer.current_epoch

@@ -131,7 +131,7 @@ def predict(
     precision = trainer.precision_plugin
     for start in mine:
         part = slice(start, start + size)
-        batch, _ = trainer.strategy.batch_to_device((images[part], images[part]))
+        batch, _ = trainer.strategy.batch_to_device((images[part], images[:0]))
         with precision.forward_context():
             result[part] = statistic(draws(precision.convert_input(batch)))
     reduced: Tensor = trainer.strategy.reduce(result, reduce_op="sum")
