@@ -41,8 +41,10 @@ def test_shipped_configs_are_all_listed_here() -> None:
         assert path.read_text().startswith("# ")
 
 
-@pytest.mark.parametrize("overlay", [None, *OVERLAYS])
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize(
+    ("config", "overlay"),
+    [*((config, None) for config in CONFIGS), *(("mnist.yaml", overlay) for overlay in OVERLAYS)],
+)
 def test_every_config_parses(
     config: str, overlay: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
