@@ -39,8 +39,9 @@ def newest_checkpoint(experiment: Path) -> Path:
         SettingError: If no run of this experiment has one.
     """
     runs = {
-        int(path.parent.parent.name.removeprefix("version_")): path
+        int(number): path
         for path in experiment.glob(f"version_*/checkpoints/{LAST}")
+        if (number := path.parent.parent.name.removeprefix("version_")).isdigit()
     }
     if not runs:
         raise SettingError(

@@ -1,5 +1,6 @@
 """The `baldvae` command: the one place where everything meets."""
 
+import copy
 import sys
 import warnings
 from importlib import resources
@@ -48,7 +49,6 @@ def main(args: ArgsType = None) -> None:
             auto_configure_optimizers=False,
             trainer_defaults={
                 "num_sanity_val_steps": 0,  # settings are checked before any training
-                "use_distributed_sampler": False,  # the data module shares its batches out
             },
             save_config_callback=SaveRunConfig,
             save_config_kwargs={"overwrite": True},  # a resumed run may have more rounds
@@ -63,7 +63,7 @@ class SaveRunConfig(SaveConfigCallback):
     """Leaves ``config.yaml`` in the run folder: that of the fit, not of a later test."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save the configuration before anything else happens."""
+        """Save the configuration before the first round."""
         if stage == "fit":
             super().setup(trainer, pl_module, stage)
 
@@ -154,7 +154,7 @@ class BaldVAECLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Return the trainer, with our logger and progress bar unless the user chose others."""
         config = self.config_init[self.subcommand].trainer
-        callbacks = config.callbacks = [*(config.callbacks or [])]
+        callbacks = config.callbacks = as_list(config.callbacks)
         if config.enable_progress_bar is not False and not any(
             isinstance(callback, ProgressBar) for callback in callbacks
         ):
@@ -164,23 +164,30 @@ class BaldVAECLI(LightningCLI):
             filename="round={epoch}" if every_round else "last",
             auto_insert_metric_name=False,
             save_last=every_round,
-            save_top_k=-1 if every_round else 1,
+            save_top_k=-1,  # removes nothing; without numbers in its name a file is replaced
             save_on_train_epoch_end=True,  # after the purchase
             enable_version_counter=False,
         )
+        if any(getattr(c, "state_key", None) == checkpoint.state_key for c in callbacks):
+            raise SettingError(
+                "--trainer.callbacks: a ModelCheckpoint like this is there already. Use "
+                "--checkpoint_every_round true to keep more than the last one."
+            )
         if config.enable_checkpointing is not False:
             callbacks.append(checkpoint)
         if config.logger in (None, True):
             kwargs["logger"] = self._logger()
-        kwargs["plugins"] = [*(config.plugins or []), SafeCheckpointIO()]
+        kwargs["plugins"] = [*as_list(config.plugins), SafeCheckpointIO()]
+        self.vae_strategy = copy.deepcopy(config.strategy)  # an object serves one trainer only
         kwargs["max_epochs"] = self._get(self.config_init, "acquisition").rounds + 1
         return super().instantiate_trainer(**kwargs)
 
     def _logger(self) -> TensorBoardLogger:
         """Return the logger of a new run, or of the run that the checkpoint lies in."""
         folder, name, version = self.runs, self.experiment, None
-        if self.ckpt_path is not None and Path(self.ckpt_path).parent.name == "checkpoints":
-            run = Path(self.ckpt_path).resolve().parent.parent
+        checkpoints = Path(self.ckpt_path or ".").resolve().parent
+        if self.ckpt_path is not None and checkpoints.name == "checkpoints":
+            run = checkpoints.parent
             folder, name, version = run.parent.parent, run.parent.name, run.name
         part = None if self.subcommand == "fit" else self.subcommand  # keeps the run's own curves
         return TensorBoardLogger(str(folder), name, version, default_hp_metric=False, sub_dir=part)
@@ -189,22 +196,30 @@ class BaldVAECLI(LightningCLI):
         """Check everything that can be checked cheaply, then train the VAE if it is needed."""
         self._prepare()
         rounds: ActiveLearning = self._get(self.config_init, "acquisition")
-        rounds.check(self.model, self.datamodule)
+        rounds.check(self.trainer, self.model, self.datamodule)
         vae: VAE = self._get(self.config_init, "vae")
         needed, resumes = rounds.complement.needs_vae, self.ckpt_path is not None
-        if needed and vae.ckpt_path is not None:
-            vae.load(vae.ckpt_path)
-        elif needed and resumes and self.checkpoint["callbacks"]["ActiveLearning"]["vae"] is None:
+        given = vae.ckpt_path
+        if resumes and self.checkpoint["callbacks"]["ActiveLearning"]["vae"] is not None:
+            given = self.ckpt_path  # a run keeps its VAE
+        if needed and given is not None:
+            vae.load(given)
+        elif needed and resumes:
             raise SettingError(
                 f"--acquisition.complement: the run of {self.ckpt_path} has no VAE. Give one by "
                 "--vae.ckpt_path, or resume with the policy that the run was started with."
             )
         self._check_writable()
-        if needed and vae.ckpt_path is None and not resumes:
+        if needed and given is None:
             self._train_vae(vae)
 
     def before_validate(self) -> None:
         """Check the data and the checkpoint."""
+        if self.ckpt_path is None:
+            raise SettingError(
+                f"--ckpt_path: {self.subcommand} measures a trained run. Give the path of its "
+                "checkpoint, or `last` for the newest run of this experiment."
+            )
         self._prepare()
 
     before_test = before_validate
@@ -240,23 +255,29 @@ class BaldVAECLI(LightningCLI):
             ) from error
 
     def _train_vae(self, vae: VAE) -> None:
-        # A trainer of its own on the same machine, made from the same settings: strategy objects
-        # serve one trainer only.
-        fresh = self._parser(self.subcommand).instantiate_classes(self.config[self.subcommand])
-        same = ("accelerator", "devices", "num_nodes", "strategy", "precision", "fast_dev_run",
-                "enable_progress_bar", "log_every_n_steps", "default_root_dir")  # fmt: skip
+        # A trainer of its own on the same machine, in float32: it takes little time.
+        config = self.config_init[self.subcommand].trainer
+        same = ("accelerator", "devices", "num_nodes", "fast_dev_run", "enable_progress_bar",
+                "log_every_n_steps", "default_root_dir")  # fmt: skip
         bar = RoundProgressBar("VAE epoch") if self.trainer.progress_bar_callback else None
         trainer = Trainer(
-            **{name: fresh.trainer[name] for name in same},
+            **{name: config[name] for name in same},
+            strategy=self.vae_strategy,
             logger=self.trainer.loggers,
             callbacks=bar and [bar],
             max_epochs=vae.epochs,
             enable_checkpointing=False,
             enable_model_summary=False,
-            use_distributed_sampler=False,
             plugins=[SafeCheckpointIO()],
         )
         train_vae(vae, self.datamodule, trainer)
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "checkpoints"
             trainer.save_checkpoint(folder / "vae.ckpt", weights_only=True)
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return what a setting of one or several things holds."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -9,11 +9,11 @@ import torch
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from baldvae_pl import datasets
 from baldvae_pl import oracle as oracles
-from baldvae_pl.datasets import Images, Source
+from baldvae_pl.datasets import Images, Source, check_source
 from baldvae_pl.oracle import KnownLabels, Oracle
 from baldvae_pl.pool import Pool
 from baldvae_pl.seeding import Purpose, make_generator
@@ -74,6 +74,9 @@ class PoolDataModule(LightningDataModule):
             return
         self.source = self.load(self.root)
         self.train, self.test, self.classes = self.source
+        check_source(self.source)
+        # The indices of a checkpoint mean nothing for other images.
+        self.fingerprint = hashlib.sha256(self.train.images.contiguous().numpy().data).hexdigest()
         size = len(self.train.labels)
         if self.initial_labels > size:
             raise SettingError(
@@ -83,8 +86,32 @@ class PoolDataModule(LightningDataModule):
         self.answer = self.oracle or KnownLabels(self.train.labels)
         self.pool = Pool(size, tuple(self.train.images.shape[1:]))
         chance = make_generator(self.seed, 0, Purpose.INITIAL_LABELS)
-        initial = torch.randperm(size, generator=chance)[: self.initial_labels].sort().values
-        self.pool.acquire(initial, self.answer(initial), round=0)
+        self.initial = torch.randperm(size, generator=chance)[: self.initial_labels].sort().values
+
+    def ask(self, indices: Tensor) -> Tensor:
+        """Return the oracle's labels of these images; with several processes it is asked once.
+
+        Raises:
+            SettingError: If it answers with something else than a class for each.
+        """
+        trainer = self.trainer
+        asks = trainer is None or trainer.is_global_zero
+        labels = self.answer(indices) if asks else torch.empty(0)
+        if asks and (
+            labels.shape != indices.shape
+            or labels.is_floating_point()
+            or not 0 <= int(labels.min()) <= int(labels.max()) < len(self.classes)
+        ):
+            raise SettingError(
+                f"--data.oracle: asked for {len(indices)} labels, it answered {labels}. It must "
+                f"return as many whole numbers from 0 to {len(self.classes) - 1}."
+            )
+        return labels if trainer is None else trainer.strategy.broadcast(labels)
+
+    def label_initial(self) -> None:
+        """Buy the initial labels, unless a checkpoint has brought a pool that has labels."""
+        if len(self.pool.labelled) == 0:
+            self.pool.acquire(self.initial, self.ask(self.initial), round=0)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the batches of the current round over L and G."""
@@ -105,21 +132,17 @@ class PoolDataModule(LightningDataModule):
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the test set: Lightning's validation loop gives the curve's point of a round."""
         assert self.trainer is not None
-        batches = torch.arange(len(self.test.labels)).split(self.eval_batch_size)
-        mine = batches[self.trainer.global_rank :: self.trainer.world_size]
-        return image_loader(Gather(self.test), mine)
+        share = (self.trainer.global_rank, self.trainer.world_size)
+        batches = TestBatches(len(self.test.labels), self.eval_batch_size, share)
+        return image_loader(Gather(self.test), batches)
 
     def test_dataloader(self) -> DataLoader[Batch]:
         return self.val_dataloader()
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         images, labels = batch
-        return to_unit_interval(images), labels
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the images of W: the indices of a checkpoint mean nothing for others."""
-        return hashlib.sha256(self.train.images.numpy().tobytes()).hexdigest()
+        assert self.trainer is not None
+        return self.trainer.precision_plugin.convert_input(to_unit_interval(images)), labels
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -172,8 +195,10 @@ class Gather(Dataset[Batch]):
         return images, labels
 
 
-class RoundBatches(Sampler[Tensor]):
+class RoundBatches(DistributedSampler[Tensor]):
     """A fixed number of batches over some items, reshuffled each time all have been seen.
+
+    It shares its batches among processes itself, so Lightning leaves it as it is.
 
     Args:
         items: Indices to draw from.
@@ -210,6 +235,30 @@ class RoundBatches(Sampler[Tensor]):
 
     def __len__(self) -> int:
         return self.steps
+
+
+class TestBatches(DistributedSampler[Tensor]):
+    """Every index once, in batches; each process gets equally many, as buffers are synchronised.
+
+    Args:
+        size: Number of images.
+        batch_size: At most so many in a batch.
+        share: (rank, world size).
+    """
+
+    __test__ = False  # says to pytest that these are no tests
+
+    def __init__(self, size: int, batch_size: int, share: tuple[int, int]) -> None:
+        rank, world_size = share
+        count = -(-size // (batch_size * world_size)) * world_size
+        self.batches = torch.arange(size).tensor_split(count)[rank::world_size]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yield this process's batches."""
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
 
 
 def image_loader(images: Gather, batches: Any) -> DataLoader[Batch]:

@@ -35,6 +35,27 @@ class Source(NamedTuple):
     classes: list[str]
 
 
+def check_source(source: Source) -> None:
+    """Raise a SettingError if a source is not as described above."""
+    shape = source.train.images.shape[1:]
+    for name, (images, labels) in (("train", source.train), ("test", source.test)):
+        for wrong, what in (
+            (images.dtype != torch.uint8, f"images of type {images.dtype}, not torch.uint8"),
+            (images.ndim != 4, f"images of shape {tuple(images.shape)}, not (n, C, H, W)"),
+            (images.shape[1:] != shape, "images of another size than train"),
+            (labels.dtype != torch.int64, f"labels of type {labels.dtype}, not torch.int64"),
+            (len(labels) != len(images), f"{len(images)} images, but {len(labels)} labels"),
+            (len(labels) == 0, "no images"),
+        ):
+            if wrong:
+                raise SettingError(f"--data.source: {name} has {what}. Mend the source.")
+        if not 0 <= int(labels.min()) <= int(labels.max()) < len(source.classes):
+            raise SettingError(
+                f"--data.source: {name} has labels from {int(labels.min())} to "
+                f"{int(labels.max())}, with {len(source.classes)} classes. Mend the source."
+            )
+
+
 def digits(root: Path) -> Source:
     """Return scikit-learn's bundled handwritten digits: 1,297 for W and 500 for testing.
 

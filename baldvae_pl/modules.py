@@ -73,7 +73,7 @@ class Classifier(LightningModule):
     def on_validation_epoch_end(self) -> None:
         # While fitting, the callback writes them to the logger against the number of labels.
         scores = {**self.metrics.compute(), "test/nll": self.nll.compute()}
-        self.log_dict(scores, logger=not self.trainer.training and self.trainer.state.fn != "fit")
+        self.log_dict(scores, logger=self.trainer.state.fn != "fit")
         self.metrics.reset()
         self.nll.reset()
 
@@ -129,11 +129,10 @@ class VAE(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images = to_unit_interval(batch[0])
-        mean, log_var = (part.float() for part in self.network.encode(images))  # type: ignore[operator]
+        mean, log_var = self.network.encode(images)  # type: ignore[operator]
         z = mean + torch.randn_like(mean) * (0.5 * log_var).exp()
-        with torch.autocast(self.device.type, enabled=False):  # BCE is unsafe in half precision
-            decoded = self.network.decode(z.float()).float()  # type: ignore[operator]
-            reconstruction = F.binary_cross_entropy(decoded, images, reduction="sum") / len(images)
+        decoded = self.network.decode(z)  # type: ignore[operator]
+        reconstruction = F.binary_cross_entropy(decoded, images, reduction="sum") / len(images)
         divergence = -0.5 * (1 + log_var - mean**2 - log_var.exp()).sum(1).mean()
         parts = {"vae/reconstruction": reconstruction, "vae/divergence": divergence}
         self.log_dict(parts, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(images))
@@ -170,7 +169,8 @@ def train_vae(vae: VAE, data: PoolDataModule, trainer: Trainer) -> None:
     Args:
         vae: Trained in place; its weights depend on the seed of ``data`` alone.
         data: Holds W.
-        trainer: Of its own, since it ends with the VAE: its ``max_epochs`` are the VAE's.
+        trainer: Of its own, in float32, since it ends with the VAE: its ``max_epochs`` are the
+            VAE's.
     """
     torch.manual_seed(derive_seed(data.seed, 0, Purpose.VAE_WEIGHTS))
     vae.network.load_state_dict(vae.make_network().state_dict())

@@ -29,7 +29,7 @@ class Pool:
             "parents": torch.empty(0, dtype=torch.long),  # global index in W
             "rounds": torch.empty(0, dtype=torch.long),  # the first round that trains with it
             "scores": torch.empty(0),  # the parent's BALD
-            "thresholds": torch.empty(0),  # what that score had to reach
+            "thresholds": torch.empty(0),  # the lowest score of that purchase
         }
 
     @property
@@ -85,7 +85,7 @@ class Pool:
             parents: Global indices in L, shape (n,).
             round: The first round that trains with them.
             scores: The parents' BALD scores.
-            threshold: The score that was needed.
+            threshold: The lowest score among the images bought in the same round.
 
         Raises:
             ValueError: If a parent is unlabelled, or there is not one image and score a parent.

@@ -5,7 +5,7 @@ the same for every image, hence one function drawn from the posterior.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,8 +18,8 @@ __all__ = ["MCDropout"]
 DRAWS_AT_ONCE = 10
 """Draws folded into one matrix product: bounds memory whatever T is."""
 
-TRUNK_BATCH = 64
-"""Images in one pass through the trunk: what its layers make of them stays in a CPU's caches."""
+PASS = 64
+"""Images in one pass through the trunk, or the network: bounds memory, and suits a CPU's caches."""
 
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 POINTWISE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus)
@@ -58,16 +58,19 @@ class MCDropout:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Return log_probs_N_T_C in float32 for float images in [0, 1], shape (N, C, H, W)."""
-        trunk, head = getattr(self.network, "trunk", None), getattr(self.network, "head", None)
-        if trunk is None or head is None or active_dropouts(trunk):
-            trunk, head = nn.Identity(), self.network
-        passes: Callable[[Any, Tensor, Tensor], Tensor] = (
-            self._one_product if is_dropout_linear(head) else self._pass_by_pass
-        )
+        network: Any = self.network
+        separate = hasattr(network, "trunk") and hasattr(network, "head")
+        separate = separate and not active_dropouts(network.trunk)
+        head = network.head if separate else network
+        run = self._one_product if is_dropout_linear(head) else self._pass_by_pass
         draws_T = torch.arange(self.mc_samples).split(DRAWS_AT_ONCE)
-        with eval_mode(self.network):
-            features = torch.cat([trunk(part) for part in images.split(TRUNK_BATCH)])
-            logits_N_T_C = torch.cat([passes(head, features, draws) for draws in draws_T], 1)
+        with eval_mode(network):
+            parts = images.split(PASS)
+            if separate:
+                parts = (torch.cat([network.trunk(part) for part in parts]),)
+            logits_N_T_C = torch.cat(
+                [torch.cat([run(head, part, draws) for draws in draws_T], 1) for part in parts]
+            )
         return logits_N_T_C.float().log_softmax(-1)
 
     def _pass_by_pass(self, head: nn.Module, features: Tensor, draws_T: Tensor) -> Tensor:
@@ -136,12 +139,12 @@ def active_dropouts(module: nn.Module) -> list[nn.Module]:
 def is_dropout_linear(head: nn.Module) -> bool:
     """Whether a head is Dropout -> Linear, then only layers that act on the last dimension."""
     return (
-        isinstance(head, nn.Sequential)
+        type(head) is nn.Sequential  # a subclass may compute something else
         and len(head) > 1
-        and isinstance(head[0], nn.Dropout)
+        and type(head[0]) is nn.Dropout
         and head[0].p > 0
-        and isinstance(head[1], nn.Linear)
-        and all(isinstance(layer, (nn.Dropout, nn.Linear, *POINTWISE)) for layer in head[2:])
+        and type(head[1]) is nn.Linear
+        and all(type(layer) in (nn.Dropout, nn.Linear, *POINTWISE) for layer in head[2:])
         and len({id(layer) for layer in head}) == len(head)
     )
 

@@ -43,9 +43,14 @@ ACQUISITION_COLUMNS = ["round", "kind", "index", "label", "score", "threshold"]
 
 
 def write_rounds(path: Path, history: Sequence[dict[str, float]]) -> None:
-    """Write a row a round, in order; a cell without a value is empty."""
-    header = [column.replace("/", "_") for column in ROUND_COLUMNS]
-    rows = [[row.get(column) for column in ROUND_COLUMNS] for row in history]
+    """Write a row a round, in order; a cell without a value is empty.
+
+    What else a user's module logs as ``test/*`` gets columns of its own at the end.
+    """
+    own = sorted({key for row in history for key in row} - set(ROUND_COLUMNS))
+    columns = [*ROUND_COLUMNS, *own]
+    header = [column.replace("/", "_") for column in columns]
+    rows = [[row.get(column) for column in columns] for row in history]
     write_csv(path, header, rows)
 
 

@@ -9,6 +9,7 @@ import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
 from baldvae_pl import acquisition as functions
@@ -16,7 +17,8 @@ from baldvae_pl import complement as policies
 from baldvae_pl import posterior as posteriors
 from baldvae_pl.complement import Complement
 from baldvae_pl.dashboard import log_images, log_round
-from baldvae_pl.data import PoolDataModule, RoundBatches, to_8_bit, to_unit_interval
+from baldvae_pl.data import PoolDataModule, to_8_bit, to_unit_interval
+from baldvae_pl.posterior import eval_mode
 from baldvae_pl.records import describe, write_acquisitions, write_rounds
 from baldvae_pl.scoring import (
     Draws,
@@ -31,12 +33,26 @@ from baldvae_pl.settings import SettingError, resolve
 AcquisitionFunction = Callable[[Tensor], Tensor]
 
 
+WHOLE_ROUNDS = {
+    "check_val_every_n_epoch": 1,
+    "val_check_interval": 1.0,
+    "max_steps": -1,
+    "limit_train_batches": 1.0,
+    "limit_val_batches": 1.0,
+    "overfit_batches": 0.0,
+    "accumulate_grad_batches": 1,
+}
+"""What Lightning must not cut short: every round has the same compute and its own test."""
+
+
 class ActiveLearning(Callback):
     """Makes each epoch of one ``trainer.fit`` a round of active learning.
 
     Works with a `PoolDataModule` and any LightningModule that has a ``network`` (images in [0, 1]
     to logits, with active dropout) and, unless ``warm_start``, ``reset_parameters()``. What its
-    validation logs as ``test/*`` goes into the records. The number of epochs is set here.
+    validation logs as ``test/*`` goes into the records. The number of epochs is set here. Optimizer
+    states are cleared each round; a learning rate schedule has to start anew by itself, as
+    ``CosineAnnealingWarmRestarts(T_0=steps_per_round)`` at step interval does.
 
     Args:
         rounds: Number of purchases N; the classifier is trained N + 1 times.
@@ -69,7 +85,9 @@ class ActiveLearning(Callback):
         self.function: AcquisitionFunction | None = resolve(
             "--acquisition.function", function, functions
         )
-        self.complement: Complement = resolve("--acquisition.complement", complement, policies)
+        self.complement: Complement = resolve(
+            "--acquisition.complement", complement, policies, Complement
+        )
         self.posterior: Posterior = resolve("--acquisition.posterior", posterior, posteriors)
         self.mc_samples = mc_samples
         self.warm_start = warm_start
@@ -79,51 +97,74 @@ class ActiveLearning(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        self.check(pl_module, data_of(trainer))
-        reload_every = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
-        if reload_every > 1 or trainer.check_val_every_n_epoch != 1:
+        if self.history and trainer.ckpt_path is None:
             raise SettingError(
-                "--trainer.reload_dataloaders_every_n_epochs, --trainer.check_val_every_n_epoch: "
-                "a round is one epoch with its own batches and its own test. Leave both out."
+                "ActiveLearning: this callback has made a run already. Make a new one, with a new "
+                "PoolDataModule, or go on from a checkpoint by ckpt_path."
             )
+        self.check(trainer, pl_module, data_of(trainer))
         trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.fit_loop.max_epochs = self.rounds + 1
 
-    def check(self, pl_module: LightningModule, data: PoolDataModule) -> None:
+    def check(self, trainer: Trainer, pl_module: LightningModule, data: PoolDataModule) -> None:
         """Raise a SettingError for what cannot work, before anything expensive begins."""
-        unlabelled, name = len(data.pool.unlabelled), type(pl_module).__name__
+        for name, needed in WHOLE_ROUNDS.items():
+            if getattr(trainer, name) != needed and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+                raise SettingError(
+                    f"--trainer.{name}: {getattr(trainer, name)} would cut a round short, which is "
+                    "one epoch with its own batches and one test at its end. Leave it out."
+                )
+        if data.batch_size < trainer.world_size:
+            raise SettingError(
+                f"--data.batch_size: {data.batch_size} images cannot be shared among "
+                f"{trainer.world_size} processes. Take at least as many."
+            )
+        unlabelled, name = len(data.pool.labels) - data.initial_labels, type(pl_module).__name__
         if self.rounds and self.query_size > unlabelled:
             raise SettingError(
                 f"--acquisition.query_size: {self.query_size} is more than the {unlabelled} images "
-                f"that are unlabelled at the start. Take at most {unlabelled}."
+                "that are unlabelled at the start. Take at most so many, or fewer "
+                "--data.initial_labels."
             )
-        if self.complement.needs_vae and self.vae is None:
-            raise SettingError("ActiveLearning: this complement policy needs the argument vae.")
-        needed = ["network"] if self.warm_start else ["network", "reset_parameters"]
-        if missing := [n for n in needed if not hasattr(pl_module, n)]:
+        parts = ["network"] if self.warm_start else ["network", "reset_parameters"]
+        if missing := [part for part in parts if not hasattr(pl_module, part)]:
             raise SettingError(f"{name} lacks {' and '.join(missing)}, see ActiveLearning.")
+        if not is_overridden("validation_step", pl_module):
+            raise SettingError(f"{name} lacks validation_step, by which a round is tested.")
         if self.mc_samples < 2:
             raise SettingError(
                 f"--acquisition.mc_samples: {self.mc_samples} draw cannot disagree with itself. "
                 "Take at least 2."
             )
         check_network(pl_module.network, self.posterior, data)  # type: ignore[arg-type]
+        self._check_vae(data)
+
+    def _check_vae(self, data: PoolDataModule) -> None:
+        if not self.complement.needs_vae:
+            return
+        if self.vae is None:
+            raise SettingError("ActiveLearning: this complement policy needs the argument vae.")
+        images = data.train.images[:2]
+        try:
+            complements = self._generate(images, torch.Generator())
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise SettingError(
+                f"--vae.network: for images of shape {tuple(images.shape[1:])}: {error}"
+            ) from error
+        if complements.shape != images.shape:
+            raise SettingError(
+                f"--vae.network: it makes images of shape {tuple(complements.shape[1:])}, the data "
+                f"set's are {tuple(images.shape[1:])}. Set its image_shape."
+            )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Here, since the batches of the first round may be made before on_train_start.
+        data_of(trainer).label_initial()
         # A finished run that goes on: its last round did not buy what a longer run buys there.
-        # Here, since the batches of the next round may be made before on_train_start.
         if self.history and "acquired" not in self.history[-1]:
             self._buy_or_stop(trainer, pl_module)
         self._leave_records(trainer)
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        loader: Any = trainer.train_dataloader
-        if not isinstance(loader.sampler, RoundBatches):
-            raise SettingError(
-                "Trainer: with several processes it needs use_distributed_sampler=False, since the "
-                "data module shares its batches out itself."
-            )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         seed, round = data_of(trainer).seed, trainer.current_epoch
@@ -179,15 +220,19 @@ class ActiveLearning(Callback):
         if self.function is None:
             chance = make_generator(data.seed, round, Purpose.ACQUISITION)
             priorities_N = torch.rand(len(images), generator=chance)
+        if scores_N.max() == 0:
+            raise SettingError(
+                f"--model.network: after round {round} all posterior draws agree on every image, "
+                "so that there is nothing to rank them by. Take more dropout or a lower learning "
+                "rate."
+            )
         scored = time.perf_counter()
 
         # The K highest of U; in a tie the lowest global index wins.
         order = priorities_N[unlabelled].argsort(descending=True, stable=True)
         acquired = unlabelled[order[: self.query_size]]
         threshold = scores_N[acquired].min().item()
-        labels: Tensor = trainer.strategy.broadcast(  # asked once, whoever the oracle is
-            data.answer(acquired) if trainer.is_global_zero else torch.empty(0)
-        )
+        labels = data.ask(acquired)
 
         # Parents come from L as it was before this purchase, or from the purchase itself.
         parents = self.complement.parents(scores_N, labelled, acquired, threshold)
@@ -216,21 +261,25 @@ class ActiveLearning(Callback):
         chance = make_generator(seed, round, Purpose.POSTERIOR)
         return self.posterior(pl_module.network, self.mc_samples, chance)  # type: ignore[arg-type]
 
-    @torch.no_grad()
     def _complement(
         self, trainer: Trainer, pl_module: LightningModule, parents: Tensor, round: int
     ) -> Tensor:
         """Return the complements of these 8-bit images, the same on every rank."""
-        data, device = data_of(trainer), pl_module.device
+        data = data_of(trainer)
         if self.vae is not None:
-            self.vae.to(device)
+            self.vae.to(pl_module.device)
         chance = make_generator(data.seed, round, Purpose.COMPLEMENT)
         made = [
-            to_8_bit(self.complement.generate(to_unit_interval(part.to(device)), self.vae, chance))
+            self._generate(part.to(pl_module.device), chance)
             for part in parents.split(data.eval_batch_size)
         ]
         complements: Tensor = trainer.strategy.broadcast(torch.cat(made))
         return complements
+
+    @torch.no_grad()
+    def _generate(self, images: Tensor, chance: torch.Generator) -> Tensor:
+        with eval_mode(self.vae or nn.Identity()):
+            return to_8_bit(self.complement.generate(to_unit_interval(images), self.vae, chance))
 
     def _leave_records(self, trainer: Trainer) -> None:
         """Log the newest row and write the run's CSV files."""

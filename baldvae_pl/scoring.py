@@ -32,7 +32,7 @@ def check_network(network: nn.Module, posterior: Posterior, data: PoolDataModule
     name, images = type(network).__name__, data.train.images[:8]
     try:
         log_probs_N_T_C = posterior(network, 8, torch.Generator())(to_unit_interval(images))
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         raise SettingError(
             f"--model.network: for images of shape {tuple(images.shape[1:])}: {error}"
         ) from error
@@ -128,11 +128,10 @@ def predict(
     if isinstance(bar := trainer.progress_bar_callback, RoundProgressBar):
         mine = bar.track(list(mine), description)
     result = torch.zeros(len(images), width, device=pl_module.device)
-    precision = trainer.precision_plugin
     for start in mine:
         part = slice(start, start + size)
         batch, _ = trainer.strategy.batch_to_device((images[part], images[:0]))
-        with precision.forward_context():
-            result[part] = statistic(draws(precision.convert_input(batch)))
+        with trainer.precision_plugin.forward_context():
+            result[part] = statistic(draws(batch))
     reduced: Tensor = trainer.strategy.reduce(result, reduce_op="sum")
     return reduced.cpu()

@@ -1,6 +1,7 @@
 """Settings given by name, and the one error a user sees when a setting cannot be used."""
 
 import pkgutil
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -9,7 +10,7 @@ class SettingError(ValueError):
     """A setting that cannot work: names the setting, its value and the way out."""
 
 
-def resolve(setting: str, value: Any, module: ModuleType) -> Any:
+def resolve(setting: str, value: Any, module: ModuleType, kind: Any = Callable) -> Any:
     """Return what ``value`` names.
 
     Args:
@@ -17,20 +18,24 @@ def resolve(setting: str, value: Any, module: ModuleType) -> Any:
         value: A name in ``module.__all__`` (upper or lower case), a dotted import path, or the
             object itself.
         module: Where plain names are looked up.
+        kind: What it has to be.
 
     Raises:
-        SettingError: If nothing has that name.
+        SettingError: If nothing has that name, or it is something else.
     """
     if not isinstance(value, str):
         return value
     shipped = {name.lower(): name for name in module.__all__}
     if value.lower() in shipped:
         return getattr(module, shipped[value.lower()])
-    try:
-        if "." in value:
-            return pkgutil.resolve_name(value)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SettingError(f"{setting}: {value!r} cannot be imported ({error}).") from error
+    if "." in value:
+        try:
+            found = pkgutil.resolve_name(value)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise SettingError(f"{setting}: {value!r} cannot be imported ({error}).") from error
+        if not isinstance(found, kind):
+            raise SettingError(f"{setting}: {value!r} is not a {kind.__name__}.")
+        return found
     choices = f"Choose one of {', '.join(sorted(module.__all__))}, or give" * bool(module.__all__)
     raise SettingError(
         f"{setting}: {value!r} is unknown. {choices or 'Give'} an import path such as "

@@ -109,7 +109,12 @@ def test_wheel_brings_the_configs(tmp_path: Path) -> None:
         (["--data.initial_labels=1298"], "Take at most 1297"),
         (["--data.steps_per_round=0"], "data.steps_per_round"),
         (["--trainer.max_epochs=3"], "follows from --acquisition.rounds"),
-        (["--trainer.check_val_every_n_epoch=2", "--vae.epochs=1"], "Leave both out"),
+        (["--acquisition.complement=math.pi"], "is not a Complement"),
+        (["--vae.network.image_shape=[1,28,28]"], "--vae.network: for images of shape (1, 8, 8)"),
+        (["--trainer.limit_val_batches=0"], "would cut a round short"),
+        (["--trainer.val_check_interval=0.5"], "would cut a round short"),
+        (["--trainer.callbacks=ModelCheckpoint"], "Use --checkpoint_every_round"),
+        (["--trainer.check_val_every_n_epoch=2"], "would cut a round short"),
         (["--ckpt_path=last"], "no run in"),
         (["--ckpt_path=missing.ckpt"], "there is no such file"),
         (["--ckpt_path=garbage.ckpt"], "damaged or something else"),
@@ -128,6 +133,16 @@ def test_bad_input_is_one_sentence_before_training(
 ) -> None:
     Path("garbage.ckpt").write_text("garbage")
     assert words in refused(capsys, "fit", "--config=digits.yaml", *QUIET, *args)
+
+
+def test_testing_needs_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--ckpt_path: test measures" in refused(capsys, "test", "--config=digits.yaml", *QUIET)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed", "64-true"])
+def test_other_precisions_run(precision: str) -> None:
+    main([*SMALL, "--acquisition.rounds=1", f"--trainer.precision={precision}"])
+    assert rounds_of(RUN)["labelled"].tolist() == [15, 40]
 
 
 def test_max_epochs_is_refused_in_a_file_too(capsys: pytest.CaptureFixture[str]) -> None:

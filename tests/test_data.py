@@ -3,6 +3,7 @@
 import hashlib
 import io
 import math
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from baldvae_pl.data import Gather, PoolDataModule, RoundBatches, to_8_bit, to_unit_interval
+from baldvae_pl.data import (
+    Gather,
+    PoolDataModule,
+    RoundBatches,
+    TestBatches,
+    to_8_bit,
+    to_unit_interval,
+)
 from baldvae_pl.datasets import Images, Source
 from baldvae_pl.seeding import Purpose
 from baldvae_pl.settings import SettingError
@@ -46,6 +54,7 @@ def data_of_twelve(
     options = {"source": twelve, "initial_labels": 4, "batch_size": 5} | options
     data = PoolDataModule(**options)
     data.setup("fit")
+    data.label_initial()
     data.trainer = SimpleNamespace(current_epoch=round, global_rank=rank, world_size=world_size)
     return data
 
@@ -53,7 +62,7 @@ def data_of_twelve(
 # Initial pools
 
 
-def test_setup_labels_some_of_the_images_and_keeps_the_pools_afterwards() -> None:
+def test_some_images_are_labelled_and_a_second_setup_keeps_the_pools() -> None:
     data = data_of_twelve()
     labelled = data.pool.labelled
     assert len(labelled) == 4
@@ -78,6 +87,7 @@ def test_initial_labels_are_uniform_over_the_images_and_a_matter_of_the_seed_alo
 def test_the_default_is_digits_with_twenty_labels() -> None:
     data = PoolDataModule()
     data.setup("fit")
+    data.label_initial()
     assert (len(data.pool.labelled), len(data.pool.unlabelled)) == (20, 1277)
     assert len(data.test.labels) == 500
 
@@ -97,6 +107,45 @@ def test_an_unknown_oracle_is_an_error_that_names_no_function_of_torch() -> None
     with pytest.raises(SettingError, match=r"--data\.oracle: 'relu'") as caught:
         data_of_twelve(oracle="relu")
     assert "AggregationType" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "answer", [[0, 1], [0, 1, 3, 2], [0, -1, 1, 2], [0.0, 1.0, 2.0, 1.0]], ids=str
+)
+def test_an_oracle_that_answers_nonsense_is_an_error(answer: list[float]) -> None:
+    with pytest.raises(SettingError, match="--data.oracle: asked for 4 labels"):
+        data_of_twelve(oracle=lambda indices: torch.tensor(answer))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x, y: (x.float(), y), "images of type torch.float32"),
+        (lambda x, y: (x[:, 0], y), r"not \(n, C, H, W\)"),
+        (lambda x, y: (x, y.int()), "labels of type torch.int32"),
+        (lambda x, y: (x, y[1:]), "12 images, but 11 labels"),
+        (lambda x, y: (x, y + 1), "labels from 1 to 3, with 3 classes"),
+    ],
+)
+def test_a_source_that_is_not_as_described_is_refused(
+    change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], words: str
+) -> None:
+    def changed(root: Path) -> Source:
+        source = twelve(root)
+        return source._replace(train=Images(*change(*source.train)))
+
+    with pytest.raises(SettingError, match=words):
+        data_of_twelve(source=changed)
+
+
+@pytest.mark.parametrize(("size", "batch_size", "world_size"), [(10, 3, 1), (10, 3, 3), (7, 9, 4)])
+def test_test_images_are_shared_out_once_in_equally_many_batches(
+    size: int, batch_size: int, world_size: int
+) -> None:
+    shares = [list(TestBatches(size, batch_size, (r, world_size))) for r in range(world_size)]
+    assert sorted(torch.cat([x for share in shares for x in share]).tolist()) == [*range(size)]
+    assert len({len(share) for share in shares}) == 1
+    assert all(1 <= len(batch) <= batch_size for share in shares for batch in share)
 
 
 # Batches

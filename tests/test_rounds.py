@@ -286,6 +286,33 @@ def test_module_without_reset_is_refused_unless_it_starts_warm(tmp_path: Path) -
     assert len(fit(tmp_path, warm, NoReset()).pool.labelled) == 35
 
 
+def test_a_callback_makes_one_run(tmp_path: Path) -> None:
+    rounds = ActiveLearning(rounds=1, query_size=5, complement="none", mc_samples=3)
+    fit(tmp_path, rounds)
+    with pytest.raises(SettingError, match="has made a run already"):
+        fit(tmp_path, rounds)
+
+
+class SaysItsMode(nn.Module):
+    """A VAE that paints its images white in training mode."""
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        mean = torch.full((len(images), 64), float(self.training))
+        return mean, torch.full_like(mean, -100)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return z.view(-1, 1, 8, 8).clamp(0, 1)
+
+
+def test_the_vae_is_in_eval_mode_when_it_complements(tmp_path: Path) -> None:
+    vae = SaysItsMode()
+    rounds = ActiveLearning(rounds=1, query_size=5, complement="all_new", vae=vae, mc_samples=3)
+    pool = fit(tmp_path, rounds).pool
+    assert len(pool.generated["images"]) == 5
+    assert pool.generated["images"].max() == 0
+    assert vae.training
+
+
 def test_policy_that_needs_a_vae_says_so(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="needs the argument vae"):
         fit(tmp_path, ActiveLearning(complement="uncertain"))
