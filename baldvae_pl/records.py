@@ -47,7 +47,8 @@ def write_rounds(path: Path, history: Sequence[dict[str, float]]) -> None:
 
     What else a user's module logs as ``test/*`` gets columns of its own at the end.
     """
-    own = sorted({key for row in history for key in row} - set(ROUND_COLUMNS))
+    keys = {key for row in history for key in row if key.startswith("test/")}
+    own = sorted(keys - set(ROUND_COLUMNS))
     columns = [*ROUND_COLUMNS, *own]
     header = [column.replace("/", "_") for column in columns]
     rows = [[row.get(column) for column in columns] for row in history]

@@ -124,7 +124,7 @@ class ActiveLearning(Callback):
         if self.rounds and self.query_size > unlabelled:
             raise SettingError(
                 f"--acquisition.query_size: {self.query_size} is more than the {unlabelled} images "
-                "that are unlabelled at the start. Take at most so many, or fewer "
+                f"that are unlabelled at the start. Take at most {unlabelled}, or fewer "
                 "--data.initial_labels."
             )
         parts = ["network"] if self.warm_start else ["network", "reset_parameters"]
@@ -220,7 +220,7 @@ class ActiveLearning(Callback):
         if self.function is None:
             chance = make_generator(data.seed, round, Purpose.ACQUISITION)
             priorities_N = torch.rand(len(images), generator=chance)
-        if scores_N.max() == 0:
+        elif scores_N.max() == 0:
             raise SettingError(
                 f"--model.network: after round {round} all posterior draws agree on every image, "
                 "so that there is nothing to rank them by. Take more dropout or a lower learning "
