@@ -10,7 +10,26 @@ from torch import Tensor, nn
 from torchvision.transforms import Normalize
 
 
-class MNISTNet(nn.Module):
+class TrunkAndHead(nn.Module):
+    """A classifier in two parts.
+
+    Args:
+        trunk: Images to features of shape (n, D), without dropout.
+        head: Features to logits, with dropout.
+    """
+
+    def __init__(self, trunk: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits of shape (n, num_classes)."""
+        logits: Tensor = self.head(self.trunk(images))
+        return logits
+
+
+class MNISTNet(TrunkAndHead):
     """The network of PyTorch's official `mnist` example (since November 2019), for 28×28 grey.
 
     Args:
@@ -18,31 +37,13 @@ class MNISTNet(nn.Module):
     """
 
     def __init__(self, num_classes: int = 10) -> None:
-        super().__init__()
-        self.trunk = nn.Sequential(
-            Normalize((0.1307,), (0.3081,)),
-            nn.Conv2d(1, 32, 3),
-            nn.ReLU(),
-            nn.Conv2d(32, 64, 3),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Flatten(),
-        )
-        self.head = nn.Sequential(
-            nn.Dropout(0.25),
-            nn.Linear(64 * 12 * 12, 128),
-            nn.ReLU(),
-            nn.Dropout(0.5),
-            nn.Linear(128, num_classes),
+        super().__init__(
+            two_convolutions(0.1307, 0.3081, padding=0),
+            dropout_head(64 * 12 * 12, num_classes),
         )
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits of shape (n, num_classes)."""
-        logits: Tensor = self.head(self.trunk(images))
-        return logits
 
-
-class DigitsNet(nn.Module):
+class DigitsNet(TrunkAndHead):
     """The same in small, for the 8×8 grey digits of scikit-learn.
 
     Args:
@@ -50,28 +51,34 @@ class DigitsNet(nn.Module):
     """
 
     def __init__(self, num_classes: int = 10) -> None:
-        super().__init__()
-        self.trunk = nn.Sequential(
-            Normalize((0.305,), (0.376,)),
-            nn.Conv2d(1, 32, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(32, 64, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Flatten(),
-        )
-        self.head = nn.Sequential(
-            nn.Dropout(0.25),
-            nn.Linear(64 * 4 * 4, 128),
-            nn.ReLU(),
-            nn.Dropout(0.5),
-            nn.Linear(128, num_classes),
+        super().__init__(
+            two_convolutions(0.305, 0.376, padding=1),
+            dropout_head(64 * 4 * 4, num_classes),
         )
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits of shape (n, num_classes)."""
-        logits: Tensor = self.head(self.trunk(images))
-        return logits
+
+def two_convolutions(mean: float, std: float, padding: int) -> nn.Sequential:
+    """Return the trunk of the official example; it normalises grey images itself."""
+    return nn.Sequential(
+        Normalize((mean,), (std,)),
+        nn.Conv2d(1, 32, 3, padding=padding),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3, padding=padding),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+    )
+
+
+def dropout_head(features: int, num_classes: int) -> nn.Sequential:
+    """Return the head of the official example."""
+    return nn.Sequential(
+        nn.Dropout(0.25),
+        nn.Linear(features, 128),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(128, num_classes),
+    )
 
 
 class DenseVAE(nn.Module):

@@ -15,34 +15,17 @@ from torch import Tensor, nn
 from baldvae_pl import acquisition as functions
 from baldvae_pl import complement as policies
 from baldvae_pl import posterior as posteriors
+from baldvae_pl.checks import check_network, check_vae, check_whole_rounds
 from baldvae_pl.complement import Complement
 from baldvae_pl.dashboard import log_images, log_round
 from baldvae_pl.data import PoolDataModule, to_8_bit, to_unit_interval
 from baldvae_pl.posterior import eval_mode
 from baldvae_pl.records import describe, write_acquisitions, write_rounds
-from baldvae_pl.scoring import (
-    Draws,
-    Posterior,
-    check_network,
-    evaluate_with_draws,
-    score_images,
-)
+from baldvae_pl.scoring import Draws, Posterior, evaluate_with_draws, score_images
 from baldvae_pl.seeding import Purpose, derive_seed, make_generator
 from baldvae_pl.settings import SettingError, resolve
 
 AcquisitionFunction = Callable[[Tensor], Tensor]
-
-
-WHOLE_ROUNDS = {
-    "check_val_every_n_epoch": 1,
-    "val_check_interval": 1.0,
-    "max_steps": -1,
-    "limit_train_batches": 1.0,
-    "limit_val_batches": 1.0,
-    "overfit_batches": 0.0,
-    "accumulate_grad_batches": 1,
-}
-"""What Lightning must not cut short: every round has the same compute and its own test."""
 
 
 class ActiveLearning(Callback):
@@ -109,12 +92,7 @@ class ActiveLearning(Callback):
 
     def check(self, trainer: Trainer, pl_module: LightningModule, data: PoolDataModule) -> None:
         """Raise a SettingError for what cannot work, before anything expensive begins."""
-        for name, needed in WHOLE_ROUNDS.items():
-            if getattr(trainer, name) != needed and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-                raise SettingError(
-                    f"--trainer.{name}: {getattr(trainer, name)} would cut a round short, which is "
-                    "one epoch with its own batches and one test at its end. Leave it out."
-                )
+        check_whole_rounds(trainer)
         if data.batch_size < trainer.world_size:
             raise SettingError(
                 f"--data.batch_size: {data.batch_size} images cannot be shared among "
@@ -138,25 +116,10 @@ class ActiveLearning(Callback):
                 "Take at least 2."
             )
         check_network(pl_module.network, self.posterior, data)  # type: ignore[arg-type]
-        self._check_vae(data)
-
-    def _check_vae(self, data: PoolDataModule) -> None:
-        if not self.complement.needs_vae:
-            return
-        if self.vae is None:
-            raise SettingError("ActiveLearning: this complement policy needs the argument vae.")
-        images = data.train.images[:2]
-        try:
-            complements = self._generate(images, torch.Generator())
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise SettingError(
-                f"--vae.network: for images of shape {tuple(images.shape[1:])}: {error}"
-            ) from error
-        if complements.shape != images.shape:
-            raise SettingError(
-                f"--vae.network: it makes images of shape {tuple(complements.shape[1:])}, the data "
-                f"set's are {tuple(images.shape[1:])}. Set its image_shape."
-            )
+        if self.complement.needs_vae:
+            if self.vae is None:
+                raise SettingError("ActiveLearning: this complement policy needs the argument vae.")
+            check_vae(self._generate, data.train.images[:2])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Here, since the batches of the first round may be made before on_train_start.

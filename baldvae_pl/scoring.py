@@ -8,54 +8,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baldvae_pl.acquisition import bald
-from baldvae_pl.data import PoolDataModule, to_unit_interval
 from baldvae_pl.datasets import Images
 from baldvae_pl.modules import probability_metrics
-from baldvae_pl.posterior import eval_mode
 from baldvae_pl.progress import RoundProgressBar
-from baldvae_pl.settings import SettingError
 
 Draws = Callable[[Tensor], Tensor]
 """Float images in [0, 1] -> log_probs_N_T_C, under the same draws at every call."""
 
 Posterior = Callable[[nn.Module, int, torch.Generator], Draws]
 """A network, a number of draws T and a CPU generator -> those draws."""
-
-
-def check_network(network: nn.Module, posterior: Posterior, data: PoolDataModule) -> None:
-    """Try a network on a few images of W.
-
-    Raises:
-        SettingError: If it does not take them, tells another number of classes apart, or all draws
-            of its posterior agree.
-    """
-    name, images = type(network).__name__, data.train.images[:8]
-    try:
-        log_probs_N_T_C = posterior(network, 8, torch.Generator())(to_unit_interval(images))
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        raise SettingError(
-            f"--model.network: for images of shape {tuple(images.shape[1:])}: {error}"
-        ) from error
-    classes, expected = log_probs_N_T_C.shape[-1], len(data.classes)
-    if classes != expected:
-        raise SettingError(
-            f"--model.network: {name} tells {classes} classes apart, the data set has {expected}. "
-            "Set its num_classes."
-        )
-    if torch.equal(log_probs_N_T_C[:, :1].expand_as(log_probs_N_T_C), log_probs_N_T_C):
-        raise SettingError(
-            f"--model.network: all posterior draws of {name} agree, so that BALD is 0 everywhere. "
-            "Its nn.Dropout layers must take part in forward."
-        )
-    if hasattr(network, "trunk") and hasattr(network, "head"):
-        with eval_mode(network), torch.no_grad():
-            whole = network(to_unit_interval(images)).log_softmax(-1)
-            parts = network.head(network.trunk(to_unit_interval(images))).log_softmax(-1)  # type: ignore[operator]
-        if not torch.allclose(whole, parts, atol=1e-4):
-            raise SettingError(
-                f"--model.network: forward of {name} is not head(trunk(images)), by which it would "
-                "be scored. Make it so, or rename one of the two to be scored by whole passes."
-            )
 
 
 def score_images(
