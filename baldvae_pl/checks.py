@@ -7,8 +7,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 from baldvae_pl.data import PoolDataModule, to_unit_interval
-from baldvae_pl.posterior import eval_mode
-from baldvae_pl.scoring import Posterior
+from baldvae_pl.posterior import Posterior, eval_mode
 from baldvae_pl.settings import SettingError
 
 WHOLE_ROUNDS = {

@@ -24,6 +24,7 @@ from baldvae_pl import __version__
 from baldvae_pl.checkpoints import SafeCheckpointIO, newest_checkpoint, read_checkpoint
 from baldvae_pl.data import PoolDataModule
 from baldvae_pl.modules import VAE, Classifier, train_vae
+from baldvae_pl.predictions import Predictions
 from baldvae_pl.progress import RoundProgressBar
 from baldvae_pl.rounds import ActiveLearning
 from baldvae_pl.settings import SettingError
@@ -38,6 +39,7 @@ def main(args: ArgsType = None) -> None:
         "does not have many workers",  # gathering tensors is faster than worker processes
         "Found .* module.* in eval mode",  # the frozen VAE
         "exists and is not empty",  # a resumed run goes on in its own folder
+        "The dirpath has changed from",  # predicting writes no checkpoints
         ".*isinstance\\(treespec, LeafSpec\\)",  # Lightning's, since torch 2.9
     ):
         warnings.filterwarnings("ignore", f".*{text}")
@@ -95,7 +97,8 @@ class BaldVAECLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Return the commands and the parameters that are not options."""
-        return {name: LightningCLI.subcommands()[name] for name in ("fit", "validate", "test")}
+        commands = LightningCLI.subcommands()
+        return {**commands, "predict": {*commands["predict"], "return_predictions"}}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Return a parser whose ``--config`` also finds shipped files."""
@@ -112,6 +115,7 @@ class BaldVAECLI(LightningCLI):
         """Add our sections; what follows from another setting is linked."""
         parser.add_lightning_class_args(ActiveLearning, "acquisition")
         parser.add_class_arguments(VAE, "vae")
+        parser.add_lightning_class_args(Predictions, "predictions")
         parser.add_argument(
             "--checkpoint_every_round",
             type=bool,
@@ -176,7 +180,7 @@ class BaldVAECLI(LightningCLI):
         if config.enable_checkpointing is not False:
             callbacks.append(checkpoint)
         if config.logger in (None, True):
-            kwargs["logger"] = self._logger()
+            kwargs["logger"] = self.subcommand != "predict" and self._logger()
         kwargs["plugins"] = [*as_list(config.plugins), SafeCheckpointIO()]
         self.vae_strategy = copy.deepcopy(config.strategy)  # an object serves one trainer only
         kwargs["max_epochs"] = self._get(self.config_init, "acquisition").rounds + 1
@@ -215,30 +219,42 @@ class BaldVAECLI(LightningCLI):
 
     def before_validate(self) -> None:
         """Check the data and the checkpoint."""
-        if self.ckpt_path is None:
-            raise SettingError(
-                f"--ckpt_path: {self.subcommand} measures a trained run. Give the path of its "
-                "checkpoint, or `last` for the newest run of this experiment."
-            )
+        self._need_checkpoint()
         self._prepare()
 
     before_test = before_validate
+
+    def before_predict(self) -> None:
+        """Check the folder and the checkpoint; the run's own images are not needed."""
+        self._need_checkpoint()
+        if self.datamodule.predict_folder is None:
+            raise SettingError("--data.predict_folder: predict needs a folder of images. Name it.")
+        self._check_weights()
+
+    def _need_checkpoint(self) -> None:
+        if self.ckpt_path is None:
+            raise SettingError(
+                f"--ckpt_path: {self.subcommand} needs a trained run. Give the path of its "
+                "checkpoint, or `last` for the newest run of this experiment."
+            )
 
     def _prepare(self) -> None:
         """Load the data and check the checkpoint against them and the network."""
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
-        self.config_init[self.subcommand].ckpt_path = self.ckpt_path
         if self.ckpt_path is not None:
             self.datamodule.check(self.checkpoint["PoolDataModule"])
-            try:
-                self.model.load_state_dict(self.checkpoint["state_dict"])
-            except RuntimeError as error:
-                raise SettingError(
-                    f"--ckpt_path: the weights in {self.ckpt_path} are of another network than "
-                    "--model.network. Resume with the configuration that the run left in its "
-                    "config.yaml."
-                ) from error
+            self._check_weights()
+
+    def _check_weights(self) -> None:
+        self.config_init[self.subcommand].ckpt_path = self.ckpt_path
+        try:
+            self.model.load_state_dict(self.checkpoint["state_dict"])
+        except RuntimeError as error:
+            raise SettingError(
+                f"--ckpt_path: the weights in {self.ckpt_path} are of another network than "
+                "--model.network. Use the configuration that the run left in its config.yaml."
+            ) from error
 
     def _check_writable(self) -> None:
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)

@@ -1,12 +1,14 @@
 """The data module: W, the pools over it, and the batches that a round trains and tests on."""
 
 import hashlib
+import inspect
 from collections.abc import Callable, Iterator
+from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import NonNegativeFloat, PositiveInt
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
@@ -14,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from baldvae_pl import datasets
 from baldvae_pl import oracle as oracles
 from baldvae_pl.datasets import Images, Source, check_source
+from baldvae_pl.image_folder import find_images, read_images
 from baldvae_pl.oracle import KnownLabels, Oracle
 from baldvae_pl.pool import Pool
 from baldvae_pl.seeding import Purpose, make_generator
@@ -28,12 +31,19 @@ class PoolDataModule(LightningDataModule):
     Batches leave the loaders as 8-bit images and reach the modules as floats in [0, 1].
 
     Args:
-        source: The data set: ``digits``, ``MNIST``, or the import path of a function from a folder
-            to a ``baldvae_pl.datasets.Source``.
+        source: The data set: ``digits``, ``MNIST``, ``FashionMNIST``, ``CIFAR10``, ``ImageFolder``
+            (``root/train/<class>/*`` and ``root/test/<class>/*``), or the import path of a function
+            from a folder to a ``baldvae_pl.datasets.Source``.
         root: Folder of the data sets; what is not found there is downloaded to it.
+        image_size: Height and width that the images of an ``ImageFolder`` get, 32 if left out.
+        channels: Theirs: 3 for RGB, also if left out, or 1 for grey.
+        skip_unreadable: Leave out image files that cannot be decoded, instead of refusing them.
+        cache_folder: Where decoded image files are kept, ``~/.cache/baldvae`` if left out.
         initial_labels: Size of the first labelled pool, drawn uniformly at random.
         batch_size: Images of an optimiser step, over all processes.
         steps_per_round: Optimiser steps of a round, the same for every method and round.
+        epochs_per_round: At least as many steps as so many passes over L take, which then grow
+            with the number of labels alone.
         eval_batch_size: Images at once when testing.
         scoring_batch_size: Images at once when scoring, best much larger: each batch costs a pass
             over the weights of every draw.
@@ -46,20 +56,35 @@ class PoolDataModule(LightningDataModule):
         self,
         source: str | Callable[[Path], Source] = "digits",
         root: str = "data",
+        image_size: PositiveInt | None = None,
+        channels: Literal[1, 3] | None = None,
+        skip_unreadable: bool | None = None,
+        cache_folder: str | None = None,
         initial_labels: PositiveInt = 20,
         batch_size: PositiveInt = 64,
         steps_per_round: PositiveInt = 300,
+        epochs_per_round: NonNegativeFloat = 0,
         eval_batch_size: PositiveInt = 256,
         scoring_batch_size: PositiveInt = 4096,
         oracle: str | Oracle | None = None,
+        predict_folder: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.load: Callable[[Path], Source] = resolve("--data.source", source, datasets)
-        self.root = Path(root)
+        self.load: Callable[..., Source] = resolve("--data.source", source, datasets)
+        self.root = Path(root).expanduser()
+        self.skip_unreadable, self.cache_folder = bool(skip_unreadable), cache_folder
+        self.source_options = {
+            "image_size": image_size,
+            "channels": channels,
+            "skip_unreadable": skip_unreadable,
+            "cache_folder": cache_folder,
+        }
+        self.predict_folder = predict_folder
         self.initial_labels = initial_labels
         self.batch_size = batch_size
         self.steps_per_round = steps_per_round
+        self.epochs_per_round = epochs_per_round
         self.eval_batch_size = eval_batch_size
         self.scoring_batch_size = scoring_batch_size
         self.oracle: Oracle | None = resolve("--data.oracle", oracle, oracles)
@@ -67,16 +92,20 @@ class PoolDataModule(LightningDataModule):
         self.source: Source | None = None
 
     def prepare_data(self) -> None:
-        self.load(self.root)  # downloads in one process
+        predicting = self.trainer is not None and self.trainer.predicting
+        if self.source is None and not predicting:
+            self._load_source()  # downloads and decodes in one process
 
     def setup(self, stage: str) -> None:
-        if self.source is not None:  # called again by every Trainer method: the pools stay
+        # Predicting needs no pool but the checkpoint's. Otherwise every method of the Trainer
+        # calls this again: the pools stay.
+        if stage == "predict" or self.source is not None:
             return
-        self.source = self.load(self.root)
-        self.train, self.test, self.classes = self.source
+        self.source = self._load_source()
+        self.train, self.test, self.classes, self.files, given = self.source
         check_source(self.source)
         # The indices of a checkpoint mean nothing for other images.
-        self.fingerprint = hashlib.sha256(self.train.images.contiguous().numpy().data).hexdigest()
+        self.fingerprint = given or fingerprint(self.train.images)
         size = len(self.train.labels)
         if self.initial_labels > size:
             raise SettingError(
@@ -87,6 +116,15 @@ class PoolDataModule(LightningDataModule):
         self.pool = Pool(size, tuple(self.train.images.shape[1:]))
         chance = make_generator(self.seed, 0, Purpose.INITIAL_LABELS)
         self.initial = torch.randperm(size, generator=chance)[: self.initial_labels].sort().values
+
+    def _load_source(self) -> Source:
+        options = {name: value for name, value in self.source_options.items() if value is not None}
+        if unknown := sorted(options.keys() - inspect.signature(self.load).parameters.keys()):
+            raise SettingError(
+                f"--data.{unknown[0]}: {options[unknown[0]]} cannot be chosen for this "
+                "--data.source, whose images come as they are. Leave it out."
+            )
+        return self.load(self.root, **options)
 
     def ask(self, indices: Tensor) -> Tensor:
         """Return the oracle's labels of these images; with several processes it is asked once.
@@ -119,10 +157,12 @@ class PoolDataModule(LightningDataModule):
         generated = self.pool.generated
         extra = Images(generated["images"], generated["labels"])
         in_generated = torch.arange(len(extra.labels)) + len(self.train.labels)
+        labelled = self.pool.labelled
+        steps_of_passes = ceil(self.epochs_per_round * len(labelled) / self.batch_size)
         batches = RoundBatches(
-            torch.cat([self.pool.labelled, in_generated]),
+            torch.cat([labelled, in_generated]),
             self.batch_size,
-            self.steps_per_round,
+            max(self.steps_per_round, steps_of_passes),
             (self.seed, self.trainer.current_epoch, Purpose.BATCHES),
             (self.trainer.global_rank, self.trainer.world_size),
         )
@@ -139,6 +179,24 @@ class PoolDataModule(LightningDataModule):
     def test_dataloader(self) -> DataLoader[Batch]:
         return self.val_dataloader()
 
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """Return the images of ``predict_folder``, each with its number in ``predict_files``."""
+        assert self.trainer is not None
+        setting, folder = "--data.predict_folder", Path(self.predict_folder or "").expanduser()
+        images, self.predict_files, _ = read_images(
+            folder,
+            find_images(folder, setting),
+            self.pool.image_shape,
+            self.skip_unreadable,
+            self.cache_folder,
+            setting,
+        )
+        numbered = Images(images, torch.arange(len(images)))
+        share = (self.trainer.global_rank, self.trainer.world_size)
+        return image_loader(
+            Gather(numbered), TestBatches(len(images), self.scoring_batch_size, share)
+        )
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         images, labels = batch
         assert self.trainer is not None
@@ -153,7 +211,12 @@ class PoolDataModule(LightningDataModule):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.check(state_dict)
+        if self.source is None:  # the checkpoint's own, to predict with
+            pool = state_dict["pool"]
+            self.pool = Pool(len(pool["labels"]), tuple(pool["generated"]["images"].shape[1:]))
+            self.classes, self.seed = state_dict["classes"], state_dict["seed"]
+        else:
+            self.check(state_dict)
         self.pool.load_state_dict(state_dict["pool"])
 
     def check(self, state: dict[str, Any]) -> None:
@@ -266,6 +329,11 @@ def image_loader(images: Gather, batches: Any) -> DataLoader[Batch]:
     # A generator of its own keeps the loader off the global one, which training's dropout draws
     # from: a resumed round makes one iterator fewer than an uninterrupted one.
     return DataLoader(images, sampler=batches, batch_size=None, generator=torch.Generator())
+
+
+def fingerprint(images: Tensor) -> str:
+    """Return what tells these images from others."""
+    return hashlib.sha256(images.contiguous().numpy().data).hexdigest()
 
 
 def to_unit_interval(images: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
+from baldvae_pl import augmentation as augmentations
+from baldvae_pl.acquisition import bald, entropy
 from baldvae_pl.checkpoints import UNREADABLE
 from baldvae_pl.data import (
     Batch,
@@ -21,8 +23,9 @@ from baldvae_pl.data import (
     to_unit_interval,
 )
 from baldvae_pl.networks import DenseVAE, DigitsNet
+from baldvae_pl.posterior import Draws
 from baldvae_pl.seeding import Purpose, derive_seed
-from baldvae_pl.settings import SettingError
+from baldvae_pl.settings import SettingError, resolve
 
 
 class Classifier(LightningModule):
@@ -32,24 +35,35 @@ class Classifier(LightningModule):
         network: Makes a fresh network that maps images in [0, 1] to logits. It needs active
             dropout; with a ``trunk`` and a ``head`` it is scored fastest.
         optimizer: Makes the optimizer from the parameters.
+        augmentation: What the images of a training step go through: ``crop``, ``crop_and_flip``,
+            or the import path of a function from images to images; left out, nothing.
     """
+
+    draws: Draws
+    """The posterior that `predict_step` asks; `ActiveLearning` sets it."""
 
     def __init__(
         self,
         network: Callable[[], nn.Module] = DigitsNet,
         optimizer: OptimizerCallable = torch.optim.Adam,
+        augmentation: str | Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.make_network = network
         # Channels last makes the convolutions of a CPU up to twice as fast.
         self.network = network().to(memory_format=torch.channels_last)
         self.optimizer = optimizer
+        self.augment: Callable[[Tensor], Tensor] | None = resolve(
+            "--model.augmentation", augmentation, augmentations
+        )
 
     def reset_parameters(self) -> None:
         """Take over the weights of a fresh network: each round starts anew."""
         self.network.load_state_dict(self.make_network().state_dict())
 
     def setup(self, stage: str) -> None:
+        if stage == "predict":
+            return
         num_classes = len(self.trainer.datamodule.classes)  # type: ignore[attr-defined]
         self.metrics = probability_metrics(num_classes)
         self.nll = MeanMetric()
@@ -60,6 +74,8 @@ class Classifier(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, labels = batch
+        if self.augment is not None:
+            images = self.augment(images)
         loss = F.cross_entropy(self(images), labels)
         self.log("train/loss", loss, prog_bar=True)
         return loss
@@ -79,6 +95,17 @@ class Classifier(LightningModule):
 
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return a row an image: predicted class, its probability, entropy and BALD in nats.
+
+        The prediction is the average over the posterior's draws.
+        """
+        log_probs_N_T_C = self.draws(batch[0])
+        mean_N_C = log_probs_N_T_C.exp().mean(1)
+        probability_N, class_N = mean_N_C.max(1)
+        columns = [class_N, probability_N, entropy(mean_N_C.log()), bald(log_probs_N_T_C)]
+        return torch.stack(columns, 1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimizer(self.parameters())

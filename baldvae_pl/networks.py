@@ -7,6 +7,7 @@ draws share one pass through the trunk; it returns logits. A VAE has ``encode`` 
 from math import prod
 
 from torch import Tensor, nn
+from torchvision.models import resnet18
 from torchvision.transforms import Normalize
 
 
@@ -34,11 +35,13 @@ class MNISTNet(TrunkAndHead):
 
     Args:
         num_classes: Number of classes.
+        mean: Of all pixels, subtracted; by default MNIST's.
+        std: Of all pixels, divided by.
     """
 
-    def __init__(self, num_classes: int = 10) -> None:
+    def __init__(self, num_classes: int = 10, mean: float = 0.1307, std: float = 0.3081) -> None:
         super().__init__(
-            two_convolutions(0.1307, 0.3081, padding=0),
+            two_convolutions(mean, std, padding=0),
             dropout_head(64 * 12 * 12, num_classes),
         )
 
@@ -55,6 +58,59 @@ class DigitsNet(TrunkAndHead):
             two_convolutions(0.305, 0.376, padding=1),
             dropout_head(64 * 4 * 4, num_classes),
         )
+
+
+class CIFAR10Net(TrunkAndHead):
+    """The network of PyTorch's CIFAR-10 tutorial, for 32×32 colour, with dropout in its head.
+
+    The tutorial's has no dropout, and its BALD would be 0.
+
+    Args:
+        num_classes: Number of classes.
+        dropout: Probability to drop the inputs of each of its three linear layers.
+    """
+
+    def __init__(self, num_classes: int = 10, dropout: float = 0.2) -> None:
+        trunk = nn.Sequential(
+            Normalize((0.5,) * 3, (0.5,) * 3),
+            nn.Conv2d(3, 6, 5),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(6, 16, 5),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+        )
+        head = nn.Sequential(
+            nn.Dropout(dropout),
+            nn.Linear(16 * 5 * 5, 120),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(120, 84),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(84, num_classes),
+        )
+        super().__init__(trunk, head)
+
+
+class ResNet18(TrunkAndHead):
+    """ResNet-18 (He et al. 2016) for small images, with dropout in its head.
+
+    As is usual for 32×32 images, the first convolution is 3×3 with stride 1 and no pooling follows.
+
+    Args:
+        num_classes: Number of classes.
+        channels: 3 for colour, 1 for grey.
+    """
+
+    def __init__(self, num_classes: int = 10, channels: int = 3) -> None:
+        trunk = resnet18()
+        trunk.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+        trunk.maxpool = nn.Identity()
+        trunk.fc = nn.Identity()
+        normalize = Normalize((0.5,) * channels, (0.25,) * channels)
+        super().__init__(nn.Sequential(normalize, trunk), dropout_head(512, num_classes))
 
 
 def two_convolutions(mean: float, std: float, padding: int) -> nn.Sequential:
@@ -81,7 +137,35 @@ def dropout_head(features: int, num_classes: int) -> nn.Sequential:
     )
 
 
-class DenseVAE(nn.Module):
+class EncoderDecoder(nn.Module):
+    """The two halves of a VAE.
+
+    Args:
+        encoder: Images to hidden units of shape (n, hidden).
+        hidden: Their number.
+        latent: Dimensions of z.
+        decoder: z to images in [0, 1].
+    """
+
+    def __init__(self, encoder: nn.Module, hidden: int, latent: int, decoder: nn.Module) -> None:
+        super().__init__()
+        self.hidden = encoder
+        self.mean = nn.Linear(hidden, latent)
+        self.log_var = nn.Linear(hidden, latent)
+        self.decoder = decoder
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log-variance of q(z|x), each of shape (n, latent)."""
+        hidden = self.hidden(images)
+        return self.mean(hidden), self.log_var(hidden)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return images in [0, 1] of shape (n, channels, height, width)."""
+        images: Tensor = self.decoder(z)
+        return images
+
+
+class DenseVAE(EncoderDecoder):
     """A VAE of one hidden layer each way; its defaults suit 8×8 digits.
 
     With (1, 28, 28), 400 and 20 it is that of PyTorch's official `vae` example,
@@ -96,25 +180,50 @@ class DenseVAE(nn.Module):
     def __init__(
         self, image_shape: tuple[int, int, int] = (1, 8, 8), hidden: int = 128, latent: int = 8
     ) -> None:
-        super().__init__()
         pixels = prod(image_shape)
-        self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(pixels, hidden), nn.ReLU())
-        self.mean = nn.Linear(hidden, latent)
-        self.log_var = nn.Linear(hidden, latent)
-        self.decoder = nn.Sequential(
+        encoder = nn.Sequential(nn.Flatten(), nn.Linear(pixels, hidden), nn.ReLU())
+        decoder = nn.Sequential(
             nn.Linear(latent, hidden),
             nn.ReLU(),
             nn.Linear(hidden, pixels),
             nn.Sigmoid(),
             nn.Unflatten(1, image_shape),
         )
+        super().__init__(encoder, hidden, latent, decoder)
 
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log-variance of q(z|x), each of shape (n, latent)."""
-        hidden = self.hidden(images)
-        return self.mean(hidden), self.log_var(hidden)
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Return images in [0, 1] of shape (n, channels, height, width)."""
-        images: Tensor = self.decoder(z)
-        return images
+class ConvVAE(EncoderDecoder):
+    """A VAE of three convolutions each way, each halving or doubling height and width.
+
+    Args:
+        image_shape: (channels, height, width), both multiples of 8.
+        width: Channels of the outermost convolution; they double at each step inwards.
+        latent: Dimensions of z.
+    """
+
+    def __init__(
+        self, image_shape: tuple[int, int, int] = (3, 32, 32), width: int = 32, latent: int = 128
+    ) -> None:
+        channels, height, columns = image_shape
+        inner = (4 * width, height // 8, columns // 8)
+        encoder = nn.Sequential(
+            nn.Conv2d(channels, width, 4, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(width, 2 * width, 4, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(2 * width, 4 * width, 4, 2, 1),
+            nn.ReLU(),
+            nn.Flatten(),
+        )
+        decoder = nn.Sequential(
+            nn.Linear(latent, prod(inner)),
+            nn.Unflatten(1, inner),
+            nn.ReLU(),
+            nn.ConvTranspose2d(4 * width, 2 * width, 4, 2, 1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(2 * width, width, 4, 2, 1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(width, channels, 4, 2, 1),
+            nn.Sigmoid(),
+        )
+        super().__init__(encoder, prod(inner), latent, decoder)

@@ -33,6 +33,12 @@ class Pool:
         }
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        channels, height, width = self.generated["images"].shape[1:]
+        return channels, height, width
+
+    @property
     def unlabelled(self) -> Tensor:
         """Global indices of U, ascending."""
         return (self.acquired_in == UNLABELLED).nonzero().flatten()

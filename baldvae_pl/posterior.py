@@ -5,7 +5,7 @@ the same for every image, hence one function drawn from the posterior.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,12 @@ DRAWS_AT_ONCE = 10
 
 PASS = 64
 """Images in one pass through the trunk, or the network: bounds memory, and suits a CPU's caches."""
+
+Draws = Callable[[Tensor], Tensor]
+"""Float images in [0, 1] -> log_probs_N_T_C, under the same draws at every call."""
+
+Posterior = Callable[[nn.Module, int, torch.Generator], Draws]
+"""A network, a number of draws T and a CPU generator -> those draws."""
 
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 POINTWISE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus)

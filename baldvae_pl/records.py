@@ -39,7 +39,7 @@ ROUND_COLUMNS = [
 ]
 """Keys of a round's row: TensorBoard's tags, and with "_" for "/" the columns of the file."""
 
-ACQUISITION_COLUMNS = ["round", "kind", "index", "label", "score", "threshold"]
+ACQUISITION_COLUMNS = ["round", "kind", "index", "label", "score", "threshold", "file"]
 
 
 def write_rounds(path: Path, history: Sequence[dict[str, float]]) -> None:
@@ -55,11 +55,13 @@ def write_rounds(path: Path, history: Sequence[dict[str, float]]) -> None:
     write_csv(path, header, rows)
 
 
-def write_acquisitions(path: Path, pool: Pool, history: Sequence[dict[str, float]]) -> None:
+def write_acquisitions(
+    path: Path, pool: Pool, history: Sequence[dict[str, float]], files: Sequence[str] | None = None
+) -> None:
     """Write a row for each label and each complement, by the first round that trains with it.
 
     Kinds are ``initial``, ``acquired`` (highest BALD first) and ``complement`` (whose index is its
-    parent's).
+    parent's). ``files`` names the images of W, if they have names.
     """
     thresholds = {row["round"] + 1: row.get("bald/threshold") for row in history}
     rows: list[list[Any]] = []
@@ -76,13 +78,15 @@ def write_acquisitions(path: Path, pool: Pool, history: Sequence[dict[str, float
         rows.append([round, "complement", parent, *rest])
     order = {"initial": 0, "acquired": 1, "complement": 2}
     rows.sort(key=lambda row: (row[0], order[row[1]], -(row[4] or 0), row[2]))
-    write_csv(path, ACQUISITION_COLUMNS, rows)
+    named = [[*row, files and files[row[2]]] for row in rows]
+    write_csv(path, ACQUISITION_COLUMNS, named)
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file beside its target and rename it: a reader never sees half a file."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", newline="") as file:
+    # Names of files need not be valid text.
+    with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         for row in rows:

@@ -19,9 +19,9 @@ from baldvae_pl.checks import check_network, check_vae, check_whole_rounds
 from baldvae_pl.complement import Complement
 from baldvae_pl.dashboard import log_images, log_round
 from baldvae_pl.data import PoolDataModule, to_8_bit, to_unit_interval
-from baldvae_pl.posterior import eval_mode
+from baldvae_pl.posterior import Draws, Posterior, eval_mode
 from baldvae_pl.records import describe, write_acquisitions, write_rounds
-from baldvae_pl.scoring import Draws, Posterior, evaluate_with_draws, score_images
+from baldvae_pl.scoring import evaluate_with_draws, score_images
 from baldvae_pl.seeding import Purpose, derive_seed, make_generator
 from baldvae_pl.settings import SettingError, resolve
 
@@ -163,6 +163,18 @@ class ActiveLearning(Callback):
         self._buy_or_stop(trainer, pl_module)
         self._leave_records(trainer)
 
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data, draws = data_of(trainer), self._draws_of_last_round(trainer, pl_module)
+        pl_module.log_dict(
+            evaluate_with_draws(trainer, pl_module, draws, data.test, len(data.classes))
+        )
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pl_module.draws = self._draws_of_last_round(trainer, pl_module)  # type: ignore[assignment]
+
+    def _draws_of_last_round(self, trainer: Trainer, pl_module: LightningModule) -> Draws:
+        return self._draws(pl_module, data_of(trainer).seed, len(self.history) - 1)
+
     def _buy_or_stop(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Buy after the last round in the history, unless it was the last or all is bought."""
         if len(data_of(trainer).pool.unlabelled) == 0:
@@ -255,7 +267,8 @@ class ActiveLearning(Callback):
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             folder.mkdir(parents=True, exist_ok=True)
             write_rounds(folder / "rounds.csv", self.history)
-            write_acquisitions(folder / "acquisitions.csv", data_of(trainer).pool, self.history)
+            data = data_of(trainer)
+            write_acquisitions(folder / "acquisitions.csv", data.pool, self.history, data.files)
 
     def state_dict(self) -> dict[str, Any]:
         vae = self.vae if self.complement.needs_vae else None

@@ -4,19 +4,14 @@ from collections.abc import Callable, Iterable
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from baldvae_pl.acquisition import bald
 from baldvae_pl.datasets import Images
 from baldvae_pl.modules import probability_metrics
+from baldvae_pl.posterior import Draws
 from baldvae_pl.progress import RoundProgressBar
-
-Draws = Callable[[Tensor], Tensor]
-"""Float images in [0, 1] -> log_probs_N_T_C, under the same draws at every call."""
-
-Posterior = Callable[[nn.Module, int, torch.Generator], Draws]
-"""A network, a number of draws T and a CPU generator -> those draws."""
 
 
 def score_images(
