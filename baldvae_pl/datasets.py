@@ -50,6 +50,7 @@ class Source(NamedTuple):
 def check_source(source: Source) -> None:
     """Raise a SettingError if a source is not as described above."""
     shape = source.train.images.shape[1:]
+    names, size = source.files, len(source.train.labels)
     for name, (images, labels) in (("train", source.train), ("test", source.test)):
         for wrong, what in (
             (images.dtype != torch.uint8, f"images of type {images.dtype}, not torch.uint8"),
@@ -58,6 +59,7 @@ def check_source(source: Source) -> None:
             (labels.dtype != torch.int64, f"labels of type {labels.dtype}, not torch.int64"),
             (len(labels) != len(images), f"{len(images)} images, but {len(labels)} labels"),
             (len(labels) == 0, "no images"),
+            (names and len(names) != size, f"{len(names or [])} names of files for {size} images"),
             (len(source.classes) < 2, f"the classes {source.classes}, not two or more"),
         ):
             if wrong:

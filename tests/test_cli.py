@@ -15,7 +15,10 @@ from baldvae_pl.cli import main, shipped_configs
 RUN = Path("lightning_logs/digits/version_0")
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 OVERLAYS = ["bald_o.yaml", "vae_all.yaml", "duplicate.yaml", "random.yaml", "smoke.yaml"]
-CONFIGS = ["digits.yaml", "mnist.yaml", "mnist_top500.yaml"]
+CONFIGS = [
+    *("digits.yaml", "mnist.yaml", "mnist_top500.yaml", "fashion_mnist.yaml"),
+    *("cifar10.yaml", "cifar10_resnet.yaml", "image_folder.yaml"),
+]
 
 
 @pytest.fixture(autouse=True)

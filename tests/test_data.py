@@ -182,6 +182,20 @@ def test_a_pass_of_training_sees_labelled_and_generated_images_once_each() -> No
         assert dict(pairs) == expected_label
 
 
+@pytest.mark.parametrize(
+    ("epochs", "steps"), [(0, 3), (2.5, 3), (3.75, 3), (3.76, 4), (10, 8)], ids=str
+)
+def test_steps_grow_with_the_labels_alone(epochs: float, steps: int) -> None:
+    """Four labels in batches of five: so many steps for so many passes, three at least."""
+    data = data_of_twelve(steps_per_round=3, epochs_per_round=epochs)
+    assert len(data.train_dataloader()) == steps
+    parents = data.pool.labelled
+    data.pool.extend(numbered(range(4)).images, parents, 1, torch.ones(4), 0.5)
+    assert len(data.train_dataloader()) == steps  # as many as a method without complements
+    data.pool.acquire(data.pool.unlabelled, torch.zeros(8, dtype=torch.long), 1)
+    assert len(data.train_dataloader()) == max(3, math.ceil(epochs * 12 / 5))
+
+
 def test_batches_leave_the_global_generator_alone() -> None:
     data = data_of_twelve(steps_per_round=3)
     torch.manual_seed(0)
@@ -317,6 +331,26 @@ def test_the_fingerprint_is_the_sha_256_of_the_images() -> None:
     data = data_of_twelve()
     pixels = bytes(number for number in range(12) for _ in range(4))
     assert data.fingerprint == hashlib.sha256(pixels).hexdigest()
+
+
+def test_a_source_may_bring_its_fingerprint() -> None:
+    data = data_of_twelve(source=lambda root: twelve(root)._replace(fingerprint="theirs"))
+    assert data.state_dict()["fingerprint"] == "theirs"
+
+
+def test_a_source_gets_the_settings_that_it_has_parameters_for() -> None:
+    given = []
+
+    def choosy(root: Path, channels: int = 1, skip_unreadable: bool = False) -> Source:
+        given.append((channels, skip_unreadable))
+        return twelve(root)
+
+    data_of_twelve(source=choosy)
+    data_of_twelve(source=choosy, channels=3)
+    data_of_twelve(source=choosy, channels=3, skip_unreadable=True)
+    assert given == [(1, False), (3, False), (3, True)]
+    with pytest.raises(SettingError, match=r"--data\.image_size: 16 cannot be chosen"):
+        data_of_twelve(source=choosy, image_size=16)
 
 
 @pytest.mark.parametrize(

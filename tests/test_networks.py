@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from baldvae_pl.networks import DenseVAE, DigitsNet, MNISTNet
+from baldvae_pl.networks import CIFAR10Net, ConvVAE, DenseVAE, DigitsNet, MNISTNet, ResNet18
 
 
 def count(network: nn.Module) -> int:
@@ -52,6 +52,76 @@ def test_digits_net_is_the_same_in_small(training: bool) -> None:
 @pytest.mark.parametrize(("build", "side"), [(MNISTNet, 28), (DigitsNet, 8)])
 def test_the_number_of_classes_is_an_option(build: type[nn.Module], side: int) -> None:
     assert build(num_classes=7)(torch.rand(2, 1, side, side)).shape == (2, 7)
+
+
+def test_mnist_net_normalises_by_what_it_is_told() -> None:
+    net = MNISTNet(mean=0.286, std=0.353)
+    images = torch.rand(2, 1, 28, 28)
+    torch.testing.assert_close(net.trunk[0](images), (images - 0.286) / 0.353)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_cifar10_net_is_that_of_the_tutorial_with_dropout(training: bool) -> None:
+    torch.manual_seed(0)
+    net = CIFAR10Net(dropout=0.3).train(training)
+    images = torch.rand(3, 3, 32, 32)
+    w1, b1, w2, b2, w3, b3, w4, b4, w5, b5 = net.parameters()
+
+    torch.manual_seed(1)
+    x = F.max_pool2d(F.conv2d((images - 0.5) / 0.5, w1, b1).relu(), 2)
+    x = F.max_pool2d(F.conv2d(x, w2, b2).relu(), 2).flatten(1)
+    x = F.linear(F.dropout(x, 0.3, training), w3, b3).relu()
+    x = F.linear(F.dropout(x, 0.3, training), w4, b4).relu()
+    expected = F.linear(F.dropout(x, 0.3, training), w5, b5)
+
+    torch.manual_seed(1)
+    torch.testing.assert_close(net(images), expected)
+    assert count(net) == 62_006  # the tutorial's
+
+
+def test_resnet18_is_that_for_small_images() -> None:
+    torch.manual_seed(0)
+    net = ResNet18().eval()
+    # He et al.'s for 32×32: the 11,173,962 that are usual, but for the dropout head.
+    assert count(net) == 11_173_962 - (512 * 10 + 10) + (512 * 128 + 128) + (128 * 10 + 10)
+    sizes = {}
+    for name, layer in net.trunk[1].named_children():
+        layer.register_forward_hook(
+            lambda _, __, output, name=name: sizes.update({name: tuple(output.shape[1:])})
+        )
+    assert net(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+    blocks = [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)]
+    assert [sizes[f"layer{number}"] for number in range(1, 5)] == blocks
+    assert [layer for layer in net.trunk.modules() if isinstance(layer, nn.Dropout)] == []
+    assert ResNet18(num_classes=7, channels=1).eval()(torch.rand(2, 1, 16, 16)).shape == (2, 7)
+
+
+def test_conv_vae_has_three_layers_each_way() -> None:
+    torch.manual_seed(0)
+    vae = ConvVAE((3, 32, 32), width=8, latent=5)
+    images, z = torch.rand(2, 3, 32, 32), torch.randn(2, 5)
+    convolutions = [
+        [layer for layer in half.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
+        for half in (vae.hidden, vae.decoder)
+    ]
+    assert [layer.out_channels for layer in convolutions[0]] == [8, 16, 32]
+    assert [layer.out_channels for layer in convolutions[1]] == [16, 8, 3]
+
+    x = images
+    for layer in convolutions[0]:
+        x = F.conv2d(x, layer.weight, layer.bias, 2, 1).relu()
+    hidden = x.flatten(1)
+    assert hidden.shape == (2, 32 * 4 * 4)
+    mean, log_var = vae.encode(images)
+    torch.testing.assert_close(mean, F.linear(hidden, vae.mean.weight, vae.mean.bias))
+    torch.testing.assert_close(log_var, F.linear(hidden, vae.log_var.weight, vae.log_var.bias))
+
+    x = F.linear(z, vae.decoder[0].weight, vae.decoder[0].bias).relu().view(2, 32, 4, 4)
+    for layer in convolutions[1]:
+        x = F.conv_transpose2d(x, layer.weight, layer.bias, 2, 1)
+        x = x.relu() if layer.out_channels > 3 else x.sigmoid()
+    torch.testing.assert_close(vae.decode(z), x)
+    assert ConvVAE((1, 16, 24)).decode(torch.zeros(1, 128)).shape == (1, 1, 16, 24)
 
 
 def test_dense_vae_is_that_of_the_official_example() -> None:

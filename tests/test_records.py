@@ -55,19 +55,19 @@ seconds_score,seconds_complement
 """
 
 ACQUISITIONS = """\
-round,kind,index,label,score,threshold
-0,initial,1,7,,
-0,initial,4,5,,
-0,initial,9,6,,
-1,acquired,8,3,0.75,0.125
-1,acquired,2,1,0.125,0.125
-1,acquired,6,2,0.125,0.125
-1,complement,4,5,0.25,0.125
-2,acquired,3,0,0.5,0.375
-2,acquired,0,4,0.375,0.375
-2,complement,9,6,0.6,0.375
-2,complement,4,5,0.4,0.375
-2,complement,8,3,0.4,0.375
+round,kind,index,label,score,threshold,file
+0,initial,1,7,,,
+0,initial,4,5,,,
+0,initial,9,6,,,
+1,acquired,8,3,0.75,0.125,
+1,acquired,2,1,0.125,0.125,
+1,acquired,6,2,0.125,0.125,
+1,complement,4,5,0.25,0.125,
+2,acquired,3,0,0.5,0.375,
+2,acquired,0,4,0.375,0.375,
+2,complement,9,6,0.6,0.375,
+2,complement,4,5,0.4,0.375,
+2,complement,8,3,0.4,0.375,
 """
 
 
@@ -95,6 +95,16 @@ def test_rounds_csv(tmp_path: Path) -> None:
 def test_acquisitions_csv(tmp_path: Path) -> None:
     write_acquisitions(tmp_path / "acquisitions.csv", pool_after_two_purchases(), HISTORY)
     assert (tmp_path / "acquisitions.csv").read_text() == ACQUISITIONS
+
+
+def test_acquisitions_csv_names_files(tmp_path: Path) -> None:
+    names = [f"train/{number}.png" for number in range(10)]
+    names[3] = "train/a, b \udcff.png"  # a name that is not valid text
+    path = tmp_path / "acquisitions.csv"
+    write_acquisitions(path, pool_after_two_purchases(), HISTORY, names)
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == [names[int(row["index"])] for row in rows]
 
 
 def test_files_are_replaced_whole(tmp_path: Path) -> None:

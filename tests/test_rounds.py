@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -241,6 +242,36 @@ def test_vae_learns_to_reconstruct_and_its_seed_fixes_it(tmp_path: Path) -> None
     assert not any(parameter.requires_grad for parameter in vae.parameters())
     for one, other in zip(vae.parameters(), trained(2)[0].parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_vae_loss_is_minus_the_evidence_lower_bound(likelihood: str) -> None:
+    vae = VAE(likelihood=likelihood)
+    logged: dict[str, torch.Tensor] = {}
+    vae.log_dict = lambda parts, **kwargs: logged.update(parts)
+    vae.log = lambda *args, **kwargs: None
+    vae._trainer = SimpleNamespace(current_epoch=0)  # no loop has to run
+    pixels = torch.randint(0, 256, (7, 1, 8, 8), dtype=torch.uint8)
+    torch.manual_seed(0)
+    loss = vae.training_step((pixels, torch.zeros(7)), 0)
+
+    torch.manual_seed(0)
+    images = to_unit_interval(pixels)
+    mean, log_var = vae.network.encode(images)
+    q = torch.distributions.Normal(mean, (log_var / 2).exp())
+    decoded = vae.network.decode(q.rsample())
+    if likelihood == "bernoulli":
+        log_p = images * decoded.log() + (1 - images) * (1 - decoded).log()
+    else:  # the best variance that all pixels can share is their mean squared error
+        sigma = (decoded - images).square().mean().sqrt()
+        log_p = torch.distributions.Normal(decoded, sigma).log_prob(images)
+        worse = torch.distributions.Normal(decoded, sigma * 1.01).log_prob(images)
+        assert worse.mean() < log_p.mean()
+    divergence = torch.distributions.kl_divergence(q, torch.distributions.Normal(0, 1))
+    expected = -log_p.sum() / 7, divergence.sum() / 7
+    torch.testing.assert_close(logged["vae/reconstruction"], expected[0])
+    torch.testing.assert_close(logged["vae/divergence"], expected[1])
+    torch.testing.assert_close(loss, expected[0] + expected[1])
 
 
 class FunctionalDropout(nn.Module):

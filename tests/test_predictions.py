@@ -1,0 +1,169 @@
+"""`baldvae predict` and `baldvae test` on a trained run, against the definitions."""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import SMALL, baldvae, rounds_of
+from PIL import Image
+
+from baldvae_pl.acquisition import bald, entropy
+from baldvae_pl.cli import main
+from baldvae_pl.data import to_unit_interval
+from baldvae_pl.datasets import digits
+from baldvae_pl.networks import DigitsNet
+from baldvae_pl.posterior import MCDropout
+from baldvae_pl.seeding import Purpose, make_generator
+
+NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+
+SPELLED = f"""
+from baldvae_pl.datasets import digits
+
+def spelled(root):
+    return digits(root)._replace(classes={NAMES})
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished run on digits, and 100 of its test images as files."""
+    here = tmp_path_factory.mktemp("run")
+    (here / "spelled.py").write_text(SPELLED)
+    options = ["--data.source=spelled.spelled", "--seed_everything=3", "--data.steps_per_round=60"]
+    done = baldvae(*SMALL, *options, cwd=here)
+    assert done.returncode == 0, done.stderr
+    (here / "new" / "deep").mkdir(parents=True)
+    for number, image in enumerate(digits(here).test.images[:100, 0].numpy()):
+        folder = here / "new" / ("deep" if number % 2 else ".")
+        Image.fromarray(image).save(folder / f"{number:02}.png")
+    return here
+
+
+@pytest.fixture
+def trained(run: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The options that name the run, in its folder."""
+    monkeypatch.chdir(run)
+    monkeypatch.setattr(sys, "argv", ["baldvae"])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("HOME", str(run))  # the cache
+    last = run / "lightning_logs/digits/version_0/checkpoints/last.ckpt"
+    config = run / "lightning_logs/digits/version_0/config.yaml"
+    return [f"--config={config}", f"--ckpt_path={last}", *QUIET]
+
+
+def expected_rows(run: Path) -> pd.DataFrame:
+    """Predictions by the definitions, from the checkpoint's weights and masks."""
+    last = run / "lightning_logs/digits/version_0/checkpoints/last.ckpt"
+    state = torch.load(last, weights_only=True)["state_dict"]
+    network = DigitsNet()
+    network.load_state_dict({key.removeprefix("network."): w for key, w in state.items()})
+    files = [f"{n:02}.png" for n in range(0, 100, 2)] + [
+        f"deep/{n:02}.png" for n in range(1, 100, 2)
+    ]
+    images = torch.stack([digits(run).test.images[int(file[-6:-4])] for file in files])
+    draws = MCDropout(network, 4, make_generator(3, 3, Purpose.POSTERIOR))
+    log_probs_N_T_C = draws(to_unit_interval(images))
+    mean_N_C = log_probs_N_T_C.exp().mean(1)
+    return pd.DataFrame(
+        {
+            "file": files,
+            "class": [NAMES[number] for number in mean_N_C.argmax(1).tolist()],
+            "probability": mean_N_C.max(1).values.tolist(),
+            "entropy": entropy(mean_N_C.log()).tolist(),
+            "bald": bald(log_probs_N_T_C).tolist(),
+        }
+    ).sort_values("file", ignore_index=True)
+
+
+def test_predict_writes_a_row_an_image(run: Path, trained: list[str]) -> None:
+    before = {path: path.read_bytes() for path in run.rglob("version_0/**/*") if path.is_file()}
+    main(["predict", *trained, "--data.predict_folder=new"])
+    found = pd.read_csv("predictions.csv")
+    pd.testing.assert_frame_equal(found, expected_rows(run), rtol=1e-5, atol=1e-6)
+    assert found["class"].nunique() > 2
+    after = {path: path.read_bytes() for path in run.rglob("version_0/**/*") if path.is_file()}
+    assert after == before  # the run is as it was
+
+
+def test_predict_needs_neither_the_images_of_the_run_nor_its_seed(
+    run: Path, trained: list[str]
+) -> None:
+    options = ["--data.source=MNIST", "--data.root=nowhere", "--seed_everything=8"]
+    main(["predict", *trained, *options, "--data.predict_folder=new", "--predictions.file=o.csv"])
+    pd.testing.assert_frame_equal(pd.read_csv("o.csv"), expected_rows(run), rtol=1e-5, atol=1e-6)
+
+
+def test_predict_sorts_by_bald(run: Path, trained: list[str]) -> None:
+    main(["predict", *trained, "--data.predict_folder=new", "--predictions.sort_by_bald=true"])
+    found = pd.read_csv("predictions.csv")
+    expected = expected_rows(run).sort_values("bald", ascending=False, ignore_index=True)
+    assert found["bald"].is_monotonic_decreasing
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_small_batches_change_nothing(run: Path, trained: list[str]) -> None:
+    main(["predict", *trained, "--data.predict_folder=new", "--data.scoring_batch_size=7"])
+    expected = expected_rows(run)
+    pd.testing.assert_frame_equal(pd.read_csv("predictions.csv"), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_two_processes_predict_each_image_once(run: Path, trained: list[str]) -> None:
+    ddp = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
+    options = ["--data.predict_folder=new", "--data.scoring_batch_size=30"]
+    done = baldvae("predict", *trained, *ddp, *options, cwd=run)
+    assert done.returncode == 0, done.stderr
+    expected = expected_rows(run)
+    pd.testing.assert_frame_equal(pd.read_csv("predictions.csv"), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "--data.predict_folder: predict needs a folder"),
+        (["--data.predict_folder=gone"], "--data.predict_folder: 'gone' cannot be read"),
+        (["--data.predict_folder=empty"], "--data.predict_folder: there is no image in 'empty'"),
+        (["--data.predict_folder=broken"], "1 of 1 images in 'broken' cannot be read: x.png"),
+        (["--data.predict_folder=new", "--predictions.file=no/p.csv"], "there is no folder 'no'"),
+        (["--data.predict_folder=new", "--ckpt_path=null"], "--ckpt_path: predict needs"),
+        (
+            ["--data.predict_folder=new", "--model.network=baldvae_pl.networks.MNISTNet"],
+            "are of another network",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_predicted_is_one_sentence(
+    options: list[str], words: str, trained: list[str]
+) -> None:
+    Path("predictions.csv").unlink(missing_ok=True)
+    for name in ("empty", "broken"):
+        Path(name).mkdir(exist_ok=True)
+    Path("broken/x.png").write_bytes(b"x")
+    with pytest.raises(SystemExit) as caught:
+        main(["predict", *trained, *options])
+    assert words in str(caught.value.code)
+    assert not Path("predictions.csv").exists()
+
+
+def test_testing_prints_both_ways_of_predicting(
+    run: Path, trained: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["test", *trained])
+    table = capsys.readouterr().out
+    printed = {}
+    for line in table.splitlines():
+        cells = [cell.strip() for cell in line.split("│")]
+        if len(cells) == 4 and cells[1].startswith("test/"):
+            printed[cells[1].replace("/", "_")] = float(cells[2])
+    row = rounds_of(run / "lightning_logs/digits/version_0").iloc[-1]
+    names = {f"test_{m}{mc}" for m in ("acc", "nll", "ece") for mc in ("", "_mc")}
+    assert printed.keys() == names
+    for name in names:
+        assert printed[name] == pytest.approx(row[name], rel=1e-5), name
+    events = list(Path("lightning_logs/digits/version_0/test").glob("events*"))
+    assert events
