@@ -92,18 +92,17 @@ class PoolDataModule(LightningDataModule):
         self.source: Source | None = None
 
     def prepare_data(self) -> None:
-        predicting = self.trainer is not None and self.trainer.predicting
-        if self.source is None and not predicting:
+        if self.trainer is None or not self.trainer.predicting:
             self._load_source()  # downloads and decodes in one process
 
     def setup(self, stage: str) -> None:
         # Predicting needs no pool but the checkpoint's. Otherwise every method of the Trainer
         # calls this again: the pools stay.
-        if stage == "predict" or self.source is not None:
+        if stage == "predict" or hasattr(self, "pool"):
             return
-        self.source = self._load_source()
-        self.train, self.test, self.classes, self.files, given = self.source
-        check_source(self.source)
+        source = self._load_source()
+        check_source(source)
+        self.train, self.test, self.classes, self.files, given = source
         # The indices of a checkpoint mean nothing for other images.
         self.fingerprint = given or fingerprint(self.train.images)
         size = len(self.train.labels)
@@ -118,13 +117,16 @@ class PoolDataModule(LightningDataModule):
         self.initial = torch.randperm(size, generator=chance)[: self.initial_labels].sort().values
 
     def _load_source(self) -> Source:
+        if self.source is not None:
+            return self.source
         options = {name: value for name, value in self.source_options.items() if value is not None}
         if unknown := sorted(options.keys() - inspect.signature(self.load).parameters.keys()):
             raise SettingError(
                 f"--data.{unknown[0]}: {options[unknown[0]]} cannot be chosen for this "
                 "--data.source, whose images come as they are. Leave it out."
             )
-        return self.load(self.root, **options)
+        self.source = self.load(self.root, **options)
+        return self.source
 
     def ask(self, indices: Tensor) -> Tensor:
         """Return the oracle's labels of these images; with several processes it is asked once.

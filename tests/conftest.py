@@ -3,11 +3,14 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 SMALL = [
@@ -87,3 +90,34 @@ def assert_same_state(one: object, other: object) -> None:
         torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
     else:
         assert one == other
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    """Write a file in the format of MNIST's."""
+    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes())
+
+
+def write_fashion_mnist(root: Path, train: int = 100, test: int = 20) -> dict[str, np.ndarray]:
+    """Write a small Fashion-MNIST of noise."""
+    chance, written = np.random.default_rng(0), {}
+    for part, size in (("train", train), ("t10k", test)):
+        written[f"{part}-images-idx3-ubyte"] = chance.integers(0, 256, (size, 28, 28), np.uint8)
+        written[f"{part}-labels-idx1-ubyte"] = (np.arange(size) % 10).astype(np.uint8)
+    for name, array in written.items():
+        write_idx(root / "FashionMNIST" / "raw" / name, array)
+    return written
+
+
+def write_tree(root: Path, train: int, test: int, classes: Sequence[str]) -> None:
+    """Write a class-per-folder tree of small colour photographs, so to speak: tinted noise."""
+    chance = np.random.default_rng(0)
+    for part, size in (("train", train), ("test", test)):
+        for number in range(size):
+            tint = number % len(classes)
+            pixels = chance.integers(0, 128, (36, 40, 3), np.uint8)
+            pixels[..., tint % 3] += 100
+            folder = root / part / classes[tint]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / f"{number:04}.jpg")

@@ -1,13 +1,15 @@
 """The command: its options, its configurations, its errors, and several processes."""
 
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
-from conftest import SMALL, baldvae, rounds_of
+from conftest import SMALL, baldvae, rounds_of, write_fashion_mnist, write_tree
 
 from baldvae_pl import __version__
 from baldvae_pl.cli import main, shipped_configs
@@ -69,7 +71,14 @@ def test_every_config_parses(
 
 @pytest.mark.parametrize(
     "command",
-    [["--version"], ["--help"], ["fit", "--help"], ["validate", "--help"], ["test", "--help"]],
+    [
+        ["--version"],
+        ["--help"],
+        ["fit", "--help"],
+        ["validate", "--help"],
+        ["test", "--help"],
+        ["predict", "--help"],
+    ],
     ids=" ".join,
 )
 def test_help_and_version_answer(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,7 +112,7 @@ def test_wheel_brings_the_configs(tmp_path: Path) -> None:
             "--acquisition.function: 'no.such' cannot be imported",
         ),
         (["--acquisition.complement=nope"], "all_new, duplicate, none, uncertain"),
-        (["--data.source=nope"], "Choose one of MNIST, digits"),
+        (["--data.source=nope"], "Choose one of CIFAR10, FashionMNIST, ImageFolder, MNIST, digits"),
         (["--acquisition.query_size=1278"], "Take at most 1277"),
         (["--acquisition.query_size=0"], "acquisition.query_size"),
         (["--acquisition.query_size=nan"], "acquisition.query_size"),
@@ -139,7 +148,7 @@ def test_bad_input_is_one_sentence_before_training(
 
 
 def test_testing_needs_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "--ckpt_path: test measures" in refused(capsys, "test", "--config=digits.yaml", *QUIET)
+    assert "--ckpt_path: test needs" in refused(capsys, "test", "--config=digits.yaml", *QUIET)
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed", "64-true"])
@@ -243,6 +252,61 @@ def test_two_processes_agree_and_count_images_once(tmp_path: Path) -> None:
         "PoolDataModule"
     ]["pool"]
     assert (pool["acquired_in"] >= 0).sum() == 65
+
+
+def test_fashion_mnist_from_end_to_end() -> None:
+    write_fashion_mnist(Path("here"), train=300, test=50)
+    main(
+        [
+            "fit",
+            "--config=fashion_mnist.yaml",
+            "--config=smoke.yaml",
+            "--data.root=here",
+            *QUIET,
+            "--acquisition.query_size=30",
+        ]
+    )
+    rounds = rounds_of(Path("lightning_logs/fashion_mnist+smoke/version_0"))
+    assert rounds["labelled"].tolist() == [100, 130, 160]
+    assert rounds["unlabelled"].tolist() == [200, 170, 140]
+
+
+def test_own_images_from_end_to_end(capsys: pytest.CaptureFixture[str]) -> None:
+    write_tree(Path("pets"), train=90, test=30, classes=["cat", "dog", "eel"])
+    run = [
+        *("fit", "--config=image_folder.yaml", "--config=smoke.yaml", "--data.root=pets", *QUIET),
+        *("--data.initial_labels=20", "--acquisition.query_size=10", "--data.epochs_per_round=1"),
+        *("--model.network=CIFAR10Net", "--model.network.num_classes=3", "--acquisition.rounds=1"),
+        "--data.cache_folder=cache",
+    ]
+    main(run)
+    folder = Path("lightning_logs/image_folder+smoke/version_0")
+    bought = pd.read_csv(folder / "acquisitions.csv")
+    assert (bought["kind"] != "complement").sum() == 30
+    for row in bought.itertuples():
+        assert Path("pets", row.file).is_file()
+        assert row.file.split("/")[:2] == ["train", ["cat", "dog", "eel"][row.label]]
+    rounds = rounds_of(folder)
+    assert rounds["test_acc"].iloc[-1] > 0.6  # the tints are easy; chance is 1/3
+
+    # It goes on while the images are the same, and not with another one among them.
+    main([*run, "--ckpt_path=last", "--acquisition.rounds=2"])
+    assert rounds_of(folder)["labelled"].tolist() == [20, 30, 40]
+    shutil.copy("pets/train/cat/0000.jpg", "pets/train/dog/0001.jpg")
+    with pytest.raises(SystemExit) as caught:
+        main([*run, "--ckpt_path=last", "--acquisition.rounds=3"])
+    assert "made with other images" in str(caught.value.code)
+
+
+def test_settings_of_images_are_refused_where_they_mean_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said = refused(capsys, "fit", "--config=digits.yaml", "--data.channels=3", *QUIET)
+    assert "--data.channels: 3 cannot be chosen for this --data.source" in said
+    said = refused(capsys, "fit", "--config=image_folder.yaml", "--data.channels=2", *QUIET)
+    assert "data.channels" in said
+    said = refused(capsys, "fit", "--config=image_folder.yaml", "--data.root=nowhere", *QUIET)
+    assert "--data.root: there is no folder nowhere/train" in said
 
 
 def test_mnist_from_end_to_end(real_data: Path) -> None:

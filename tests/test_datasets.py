@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from conftest import write_fashion_mnist
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -133,24 +134,6 @@ def test_mnist_files_that_are_cut_short_are_no_mnist(
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(b"")
     with pytest.raises(SettingError, match="no readable MNIST"):
         MNIST(tmp_path)
-
-
-def write_idx(path: Path, array: np.ndarray) -> None:
-    """Write a file in the format of MNIST's."""
-    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes())
-
-
-def write_fashion_mnist(root: Path, train: int = 100, test: int = 20) -> dict[str, np.ndarray]:
-    """Write a small Fashion-MNIST of noise."""
-    chance, written = np.random.default_rng(0), {}
-    for part, size in (("train", train), ("t10k", test)):
-        written[f"{part}-images-idx3-ubyte"] = chance.integers(0, 256, (size, 28, 28), np.uint8)
-        written[f"{part}-labels-idx1-ubyte"] = (np.arange(size) % 10).astype(np.uint8)
-    for name, array in written.items():
-        write_idx(root / "FashionMNIST" / "raw" / name, array)
-    return written
 
 
 def test_fashion_mnist_reads_files_in_its_format(tmp_path: Path) -> None:
