@@ -1,7 +1,6 @@
 """The data module: W, the pools over it, and the batches that a round trains and tests on."""
 
 import hashlib
-import inspect
 from collections.abc import Callable, Iterator
 from math import ceil
 from pathlib import Path
@@ -20,7 +19,7 @@ from baldvae_pl.image_folder import find_images, read_images
 from baldvae_pl.oracle import KnownLabels, Oracle
 from baldvae_pl.pool import Pool
 from baldvae_pl.seeding import Purpose, make_generator
-from baldvae_pl.settings import SettingError, resolve
+from baldvae_pl.settings import SettingError, resolve, with_options
 
 Batch = tuple[Tensor, Tensor]
 
@@ -71,15 +70,13 @@ class PoolDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.load: Callable[..., Source] = resolve("--data.source", source, datasets)
+        self.load: Callable[[Path], Source] = resolve("--data.source", source, datasets)
         self.root = Path(root).expanduser()
-        self.skip_unreadable, self.cache_folder = bool(skip_unreadable), cache_folder
-        self.source_options = {
-            "image_size": image_size,
-            "channels": channels,
+        self.reading: dict[str, Any] = {
             "skip_unreadable": skip_unreadable,
             "cache_folder": cache_folder,
         }
+        self.format = {"image_size": image_size, "channels": channels}
         self.predict_folder = predict_folder
         self.initial_labels = initial_labels
         self.batch_size = batch_size
@@ -117,15 +114,10 @@ class PoolDataModule(LightningDataModule):
         self.initial = torch.randperm(size, generator=chance)[: self.initial_labels].sort().values
 
     def _load_source(self) -> Source:
-        if self.source is not None:
-            return self.source
-        options = {name: value for name, value in self.source_options.items() if value is not None}
-        if unknown := sorted(options.keys() - inspect.signature(self.load).parameters.keys()):
-            raise SettingError(
-                f"--data.{unknown[0]}: {options[unknown[0]]} cannot be chosen for this "
-                "--data.source, whose images come as they are. Leave it out."
-            )
-        self.source = self.load(self.root, **options)
+        if self.source is None:
+            load = with_options(self.load, "data", **self.format, **self.reading)
+            self.source = load(self.root)
+            assert self.source is not None
         return self.source
 
     def ask(self, indices: Tensor) -> Tensor:
@@ -189,9 +181,8 @@ class PoolDataModule(LightningDataModule):
             folder,
             find_images(folder, setting),
             self.pool.image_shape,
-            self.skip_unreadable,
-            self.cache_folder,
-            setting,
+            setting=setting,
+            **self.reading,
         )
         numbered = Images(images, torch.arange(len(images)))
         share = (self.trainer.global_rank, self.trainer.world_size)

@@ -87,7 +87,7 @@ def read_images(
     folder: Path,
     found: list[FoundImage],
     image_shape: tuple[int, int, int],
-    skip_unreadable: bool,
+    skip_unreadable: bool | None,
     cache_folder: str | None,
     setting: str,
 ) -> DecodedFolder:

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 __all__ = ["MCDropout"]
 
-DRAWS_AT_ONCE = 10
-"""Draws folded into one matrix product: bounds memory whatever T is."""
+PRODUCTS_AT_ONCE = 10
+"""First masks folded into one matrix product: bounds memory whatever T is."""
 
 PASS = 64
 """Images in one pass through the trunk, or the network: bounds memory, and suits a CPU's caches."""
@@ -43,12 +43,17 @@ class MCDropout:
             a ``trunk`` without dropout and a ``head``, the trunk runs once for all draws.
         mc_samples: Number of draws T.
         generator: CPU generator that the masks are drawn from.
+        nested: In a Dropout -> Linear -> ... -> Dropout -> ... head, the number of successive draws
+            that share the masks of its first dropout layer, whose product is the costly one. With 1
+            all draws are independent, as they are in any other network.
 
     Raises:
         ValueError: If the network has no active dropout: all draws would agree.
     """
 
-    def __init__(self, network: nn.Module, mc_samples: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, network: nn.Module, mc_samples: int, generator: torch.Generator, nested: int = 10
+    ) -> None:
         if not active_dropouts(network):
             raise ValueError(
                 f"{type(network).__name__} has no active nn.Dropout layer, so that all posterior "
@@ -56,6 +61,13 @@ class MCDropout:
                 "torch.nn.functional.dropout are not seen."
             )
         self.network = network
+        parts: Any = network
+        separate = hasattr(parts, "trunk") and hasattr(parts, "head")
+        separate = separate and not active_dropouts(parts.trunk)
+        self.trunk: Any = parts.trunk if separate else None
+        self.head: Any = parts.head if separate else parts
+        self.folds = is_dropout_linear(self.head)
+        self.nested = nested if self.folds and len(active_dropouts(self.head)) > 1 else 1
         self.mc_samples = mc_samples
         self.generator = generator
         # One scaled mask of shape (T, *features) for each call of a dropout layer in a pass.
@@ -64,48 +76,62 @@ class MCDropout:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Return log_probs_N_T_C in float32 for float images in [0, 1], shape (N, C, H, W)."""
-        network: Any = self.network
-        separate = hasattr(network, "trunk") and hasattr(network, "head")
-        separate = separate and not active_dropouts(network.trunk)
-        head = network.head if separate else network
-        run = self._one_product if is_dropout_linear(head) else self._pass_by_pass
-        draws_T = torch.arange(self.mc_samples).split(DRAWS_AT_ONCE)
-        with eval_mode(network):
+        run = self._one_product if self.folds else self._pass_by_pass
+        draws_T = torch.arange(self.mc_samples).split(PRODUCTS_AT_ONCE * self.nested)
+        with eval_mode(self.network):
             parts = images.split(PASS)
-            if separate:
-                parts = (torch.cat([network.trunk(part) for part in parts]),)
+            if self.trunk is not None:
+                parts = (torch.cat([self.trunk(part) for part in parts]),)
             logits_N_T_C = torch.cat(
-                [torch.cat([run(head, part, draws) for draws in draws_T], 1) for part in parts]
+                [torch.cat([run(part, draws) for draws in draws_T], 1) for part in parts]
             )
         return logits_N_T_C.float().log_softmax(-1)
 
-    def _pass_by_pass(self, head: nn.Module, features: Tensor, draws_T: Tensor) -> Tensor:
+    def _pass_by_pass(self, features: Tensor, draws_T: Tensor) -> Tensor:
         """Run any head once per draw."""
-        return torch.stack([self._run(head, features, t) for t in draws_T.tolist()], 1)
+        return torch.stack([self._run(self.head, features, t) for t in draws_T.tolist()], 1)
 
-    def _one_product(self, head: nn.Sequential, features_N_D: Tensor, draws_T: Tensor) -> Tensor:
-        """Run a Dropout -> Linear -> ... head for all draws as one matrix product.
+    def _one_product(self, features_N_D: Tensor, draws_T: Tensor) -> Tensor:
+        """Run a Dropout -> Linear -> ... head for these draws as one matrix product.
 
-        A mask on the features is a mask on the columns of the weights, and a unit that the next
-        dropout drops needs no product at all.
+        A mask on the inputs of a linear layer is a mask on the columns of its weights. Draws that
+        share their first mask share its product, and a unit that the next dropout layer drops in
+        all of them needs none.
         """
-        first, linear, *rest = head
-        assert isinstance(linear, nn.Linear)
-        size = linear.out_features
-        mask_T_D = self._mask(first, 0, features_N_D[0])[draws_T]
-        alive_T_H = torch.ones(len(draws_T), size, dtype=torch.bool)
-        for layer in rest:
-            if isinstance(layer, DROPOUT) and layer.p > 0:
-                alive_T_H = self._mask(layer, 0, linear.weight[:, 0])[draws_T].cpu() > 0
-            if isinstance(layer, (nn.Linear, *DROPOUT)):
-                break
-        draw_R, unit_R = alive_T_H.to(features_N_D.device).nonzero(as_tuple=True)
-        weight_R_D = linear.weight[unit_R] * mask_T_D.to(linear.weight.dtype)[draw_R]
+        first, linear, between, rest = split_head(self.head)
+        folds_twice = [type(layer) for layer in rest[:2]] == [nn.Dropout, nn.Linear]
+        nests = draws_T.split(self.nested)
+        mask_M_D = self._mask(first, 0, features_N_D[0])[draws_T[:: self.nested]]
+        mask_T_H = torch.ones(self.mc_samples, linear.out_features, device=mask_M_D.device)
+        if folds_twice:
+            mask_T_H = self._mask(rest[0], 0, linear.weight[:, 0])
+        units_M = [mask_T_H[nest].sum(0).nonzero().flatten() for nest in nests]
+        counts_M = [len(units) for units in units_M]
+
+        unit_R = torch.cat(units_M)
+        nest_R = torch.arange(len(nests)).repeat_interleave(torch.tensor(counts_M))
+        weight_R_D = linear.weight[unit_R] * mask_M_D.to(linear.weight.dtype)[nest_R]
         bias_R = None if linear.bias is None else linear.bias[unit_R]
-        product_N_R = F.linear(features_N_D, weight_R_D, bias_R)
-        hidden_N_T_H = product_N_R.new_zeros(len(features_N_D), len(draws_T), size)
-        hidden_N_T_H[:, draw_R, unit_R] = product_N_R
-        return self._run(nn.Sequential(*rest), hidden_N_T_H, draws_T)
+        hidden_N_R = nn.Sequential(*between)(F.linear(features_N_D, weight_R_D, bias_R))
+
+        logits = []
+        for nest, units, hidden_N_H in zip(
+            nests, units_M, hidden_N_R.split(counts_M, 1), strict=True
+        ):
+            if folds_twice:
+                weight = rest[1].weight[:, units]
+                weight_T_H_H = weight * mask_T_H[nest][:, None, units].to(weight.dtype)
+                hidden = F.linear(hidden_N_H, weight_T_H_H.flatten(0, 1))
+                hidden = hidden.unflatten(1, (len(nest), -1))
+                hidden = hidden if rest[1].bias is None else hidden + rest[1].bias
+                hidden = self._run(nn.Sequential(*rest[2:]), hidden, nest)
+            else:
+                hidden = hidden_N_H[:, None].expand(-1, len(nest), -1)
+                hidden = self._run(nn.Sequential(*rest), hidden, nest)
+            logits.append(hidden)
+        return torch.cat(logits, 1)
+
+    balanced = False
 
     def _run(self, module: nn.Module, inputs: Tensor, draws: int | Tensor) -> Tensor:
         """Run a module with the masks of one draw, or of draws along dimension 1 of the inputs."""
@@ -132,9 +158,22 @@ class MCDropout:
             shape = example.shape
             if not isinstance(layer, nn.Dropout):  # drops whole channels
                 shape = torch.Size([shape[0]] + [1] * (len(shape) - 1))
-            keep = torch.rand((self.mc_samples, *shape), generator=self.generator) >= layer.p
+            draws = self.mc_samples if self.masks else -(-self.mc_samples // self.nested)
+            uniform = torch.rand((draws, *shape), generator=self.generator)
+            if self.balanced:
+                uniform = (
+                    torch.rand((draws, *shape), generator=self.generator).argsort(0) + uniform
+                ) / draws
+            keep = uniform >= layer.p
+            if not self.masks:
+                keep = keep.repeat_interleave(self.nested, 0)[: self.mc_samples]
             self.masks[layer, call] = (keep / (1 - layer.p or 1)).to(example.device)
         return self.masks[layer, call]
+
+
+def is_idle(layer: nn.Module) -> bool:
+    """Whether a layer is a dropout layer that drops nothing."""
+    return isinstance(layer, DROPOUT) and layer.p == 0
 
 
 def active_dropouts(module: nn.Module) -> list[nn.Module]:
@@ -144,15 +183,22 @@ def active_dropouts(module: nn.Module) -> list[nn.Module]:
 
 def is_dropout_linear(head: nn.Module) -> bool:
     """Whether a head is Dropout -> Linear, then only layers that act on the last dimension."""
+    if type(head) is not nn.Sequential:  # a subclass may compute something else
+        return False
+    layers = [layer for layer in head if not is_idle(layer)]
     return (
-        type(head) is nn.Sequential  # a subclass may compute something else
-        and len(head) > 1
-        and type(head[0]) is nn.Dropout
-        and head[0].p > 0
-        and type(head[1]) is nn.Linear
-        and all(type(layer) in (nn.Dropout, nn.Linear, *POINTWISE) for layer in head[2:])
-        and len({id(layer) for layer in head}) == len(head)
+        [type(layer) for layer in layers[:2]] == [nn.Dropout, nn.Linear]
+        and all(type(layer) in (nn.Dropout, nn.Linear, *POINTWISE) for layer in layers)
+        and len({id(layer) for layer in layers}) == len(layers)
     )
+
+
+def split_head(head: nn.Module) -> tuple[nn.Module, Any, list[Any], list[Any]]:
+    """Return the first dropout and linear layer, the pointwise layers that follow, and the rest."""
+    assert isinstance(head, nn.Sequential)
+    first, linear, *rest = (layer for layer in head if not is_idle(layer))
+    stop = next((i for i, x in enumerate(rest) if type(x) not in POINTWISE), len(rest))
+    return first, linear, rest[:stop], rest[stop:]
 
 
 @contextmanager

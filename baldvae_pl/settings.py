@@ -1,7 +1,9 @@
 """Settings given by name, and the one error a user sees when a setting cannot be used."""
 
+import inspect
 import pkgutil
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -41,3 +43,24 @@ def resolve(setting: str, value: Any, module: ModuleType, kind: Any = Callable) 
         f"{setting}: {value!r} is unknown. {choices or 'Give'} an import path such as "
         "my_package.my_module.my_object."
     )
+
+
+def with_options(function: Callable[..., Any], section: str, **options: Any) -> Callable[..., Any]:
+    """Return a function with the options that were chosen; None stands for its own default.
+
+    Args:
+        function: What a user may have replaced by another one with fewer parameters.
+        section: The options' section on the command line, for example ``data``.
+        options: By the names of its parameters.
+
+    Raises:
+        SettingError: If an option was chosen that the function has no parameter for.
+    """
+    chosen = {name: value for name, value in options.items() if value is not None}
+    if unknown := sorted(chosen.keys() - inspect.signature(function).parameters.keys()):
+        name = getattr(function, "__name__", str(function))
+        raise SettingError(
+            f"--{section}.{unknown[0]}: {chosen[unknown[0]]} cannot be chosen, as {name} has no "
+            "such option. Leave it out."
+        )
+    return partial(function, **chosen)

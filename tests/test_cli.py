@@ -302,7 +302,7 @@ def test_settings_of_images_are_refused_where_they_mean_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     said = refused(capsys, "fit", "--config=digits.yaml", "--data.channels=3", *QUIET)
-    assert "--data.channels: 3 cannot be chosen for this --data.source" in said
+    assert "--data.channels: 3 cannot be chosen, as digits has no such option" in said
     said = refused(capsys, "fit", "--config=image_folder.yaml", "--data.channels=2", *QUIET)
     assert "data.channels" in said
     said = refused(capsys, "fit", "--config=image_folder.yaml", "--data.root=nowhere", *QUIET)

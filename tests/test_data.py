@@ -349,7 +349,7 @@ def test_a_source_gets_the_settings_that_it_has_parameters_for() -> None:
     data_of_twelve(source=choosy, channels=3)
     data_of_twelve(source=choosy, channels=3, skip_unreadable=True)
     assert given == [(1, False), (3, False), (3, True)]
-    with pytest.raises(SettingError, match=r"--data\.image_size: 16 cannot be chosen"):
+    with pytest.raises(SettingError, match=r"--data\.image_size: 16 cannot be chosen, as choosy"):
         data_of_twelve(source=choosy, image_size=16)
 
 

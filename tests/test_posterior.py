@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from baldvae_pl.networks import DigitsNet
-from baldvae_pl.posterior import DRAWS_AT_ONCE, MCDropout, is_dropout_linear
+from baldvae_pl.posterior import PRODUCTS_AT_ONCE, MCDropout, is_dropout_linear
 
-T = DRAWS_AT_ONCE + 3
+T = PRODUCTS_AT_ONCE + 3
 
 
 class Split(nn.Module):
@@ -210,28 +210,75 @@ def heads(draw: st.DrawFn) -> nn.Sequential:
 
 
 @settings(deadline=None, max_examples=25, derandomize=True)
-@given(head=heads(), size=st.integers(1, 5))
-def test_one_product_is_every_pass_is_arithmetic_by_hand(head: nn.Sequential, size: int) -> None:
+@given(head=heads(), size=st.integers(1, 5), nested=st.sampled_from([1, 3, 20]))
+def test_one_product_is_arithmetic_by_hand(head: nn.Sequential, size: int, nested: int) -> None:
     assert is_dropout_linear(head)
-    images = 4 * images_like(size, 1, 3, 4)
-    draws = MCDropout(Split(nn.Flatten(), head), T, seeded())
+    images, many = 4 * images_like(size, 1, 3, 4), T * nested - nested // 2
+    draws = MCDropout(Split(nn.Flatten(), head), many, seeded(), nested)
     log_probs = draws(images)
-    assert log_probs.shape == (size, T, 3)
+    assert log_probs.shape == (size, many, 3)
     expected = by_hand([nn.Flatten(), *head], draws, images)
+    torch.testing.assert_close(log_probs, expected, atol=1e-5, rtol=1e-5)
+
+
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(head=heads(), size=st.integers(1, 5))
+def test_one_product_is_every_pass(head: nn.Sequential, size: int) -> None:
+    images = 4 * images_like(size, 1, 3, 4)
+    log_probs = MCDropout(Split(nn.Flatten(), head), T, seeded(), nested=1)(images)
     pass_by_pass = MCDropout(Split(nn.Flatten(), Opaque(head)), T, seeded())(images)
     whole = MCDropout(Opaque(Split(nn.Flatten(), head)), T, seeded())(images)
-    for other in (expected, pass_by_pass, whole):
+    for other in (pass_by_pass, whole):
         torch.testing.assert_close(log_probs, other, atol=1e-5, rtol=1e-5)
 
 
-def test_the_shipped_network_shares_its_trunk_and_its_products_among_draws() -> None:
-    net = digits_net()
-    trunk_saw, head_saw = [], []
+@pytest.mark.parametrize(("nested", "rows_a_draw"), [(1, 64), (10, 12.8)])
+def test_the_shipped_network_shares_its_trunk_and_its_products_among_draws(
+    nested: int, rows_a_draw: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, linear = digits_net(), F.linear
+    trunk_saw, rows = [], []
+
+    def count(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        if weight.shape[1] == 64 * 4 * 4:
+            rows.append(len(weight))
+        return linear(inputs, weight, bias)
+
     net.trunk.register_forward_hook(lambda trunk, inputs, output: trunk_saw.append(len(output)))
-    net.head[-1].register_forward_hook(lambda last, inputs, output: head_saw.append(len(output)))
-    MCDropout(net, T, seeded())(images_like(150, 1, 8, 8))
+    monkeypatch.setattr(F, "linear", count)
+    MCDropout(net, 200, seeded(), nested)(images_like(150, 1, 8, 8))
     assert sum(trunk_saw) == 150
-    assert head_saw == [150, 150], "once for each group of draws"
+    # Of 128 units the next dropout keeps half, or with ten draws any at least once.
+    assert sum(rows) == pytest.approx(200 * rows_a_draw, rel=0.05)
+    assert max(rows) <= 128 * PRODUCTS_AT_ONCE
+
+
+def test_nested_draws_share_their_first_mask_only() -> None:
+    head, images = dense_head(), images_like(5, 64)
+    draws = MCDropout(head, 23, seeded(), nested=5)
+    draws(images)
+    first, second = draws.masks[head[0], 0], draws.masks[head[3], 0]
+    for t in range(23):
+        assert torch.equal(first[t], first[t - t % 5])
+    assert len(first.unique(dim=0)) == 5
+    assert len(second.unique(dim=0)) > 15  # of 2^9; each draw has its own
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        nn.Sequential(nn.Dropout(0.5), nn.Linear(64, 3)),
+        batch_norm_net(),
+        Opaque(dense_head()),
+    ],
+    ids=["one dropout", "no head", "other head"],
+)
+def test_draws_are_independent_where_nesting_saves_nothing(net: nn.Module) -> None:
+    images = images_like(5, 64)
+    if any(isinstance(layer, nn.Conv2d) for layer in net.modules()):
+        images = images.view(5, 1, 8, 8)
+    draws = MCDropout(net, 20, seeded(), nested=10)(images)
+    assert torch.equal(draws, MCDropout(net, 20, seeded(), nested=1)(images))
 
 
 @pytest.mark.parametrize("opaque", [False, True])
@@ -345,9 +392,9 @@ def test_networks_of_other_precision_return_float32(
     dtype: torch.dtype, error: float, opaque: bool
 ) -> None:
     head, images = dense_head(), images_like(5, 64)
-    expected = MCDropout(head, T, seeded())(images)
+    expected = MCDropout(head, T, seeded(), nested=1)(images)
     net = copy.deepcopy(head).to(dtype)
-    log_probs = MCDropout(Opaque(net) if opaque else net, T, seeded())(images.to(dtype))
+    log_probs = MCDropout(Opaque(net) if opaque else net, T, seeded(), nested=1)(images.to(dtype))
     assert log_probs.dtype == torch.float32
     torch.testing.assert_close(log_probs, expected, atol=error, rtol=0)
 
@@ -364,13 +411,13 @@ def test_memory_is_bounded_whatever_the_number_of_draws() -> None:
                 self.numel = max(self.numel, result.numel())
             return result
 
-    images, hidden, many = images_like(64, 8), 256, 10 * DRAWS_AT_ONCE
+    images, hidden, many = images_like(64, 8), 256, 10 * PRODUCTS_AT_ONCE
     head = nn.Sequential(
         nn.Dropout(0.25), nn.Linear(8, hidden), nn.ReLU(), nn.Dropout(0.5), nn.Linear(hidden, 2)
     )
     with Largest() as largest:
         MCDropout(head, many, seeded())(images)
-    assert largest.numel <= len(images) * DRAWS_AT_ONCE * hidden
+    assert largest.numel <= len(images) * PRODUCTS_AT_ONCE * hidden
 
 
 # What scoring must leave as it was

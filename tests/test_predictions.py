@@ -1,5 +1,6 @@
 """`baldvae predict` and `baldvae test` on a trained run, against the definitions."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -103,6 +104,25 @@ def test_predict_sorts_by_bald(run: Path, trained: list[str]) -> None:
     expected = expected_rows(run).sort_values("bald", ascending=False, ignore_index=True)
     assert found["bald"].is_monotonic_decreasing
     pd.testing.assert_frame_equal(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_unreadable_images_are_left_out_on_request(run: Path, trained: list[str]) -> None:
+    Path("mixed").mkdir()
+    Path("mixed/broken.png").write_bytes(b"x")
+    Path("mixed/a note.txt").write_text("x")
+    shutil.copy("new/02.png", "mixed/02.png")
+    options = [
+        "--data.skip_unreadable=true",
+        "--data.cache_folder=there",
+        "--predictions.file=m.csv",
+    ]
+    main(["predict", *trained, *options, "--data.predict_folder=mixed"])
+    found, expected = pd.read_csv("m.csv"), expected_rows(run)
+    assert found["file"].tolist() == ["02.png"]
+    assert found["bald"].item() == pytest.approx(
+        expected["bald"][expected["file"] == "02.png"].item()
+    )
+    assert len(list(Path("there").iterdir())) == 1
 
 
 def test_small_batches_change_nothing(run: Path, trained: list[str]) -> None:
