@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from math import ceil
+from math import ceil, prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,8 +44,8 @@ class PoolDataModule(LightningDataModule):
         epochs_per_round: At least as many steps as so many passes over L take, which then grow
             with the number of labels alone.
         eval_batch_size: Images at once when testing.
-        scoring_batch_size: Images at once when scoring, best much larger: each batch costs a pass
-            over the weights of every draw.
+        scoring_batch_size: At most so many images at once when scoring; left out, as many as keep
+            memory small, since each batch costs a pass over the weights of every draw.
         oracle: Who labels: a callable from global indices to labels, or its import path; left out,
             the data set's own labels answer.
         seed: Seed of the initial labels and of the batches.
@@ -64,7 +64,7 @@ class PoolDataModule(LightningDataModule):
         steps_per_round: PositiveInt = 300,
         epochs_per_round: NonNegativeFloat = 0,
         eval_batch_size: PositiveInt = 256,
-        scoring_batch_size: PositiveInt = 4096,
+        scoring_batch_size: PositiveInt | None = None,
         oracle: str | Oracle | None = None,
         predict_folder: str | None = None,
         seed: int = 0,
@@ -186,9 +186,8 @@ class PoolDataModule(LightningDataModule):
         )
         numbered = Images(images, torch.arange(len(images)))
         share = (self.trainer.global_rank, self.trainer.world_size)
-        return image_loader(
-            Gather(numbered), TestBatches(len(images), self.scoring_batch_size, share)
-        )
+        size = self.scoring_batch_size or images_at_once(prod(images.shape[1:]))
+        return image_loader(Gather(numbered), TestBatches(len(images), size, share))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         images, labels = batch
@@ -327,6 +326,11 @@ def image_loader(images: Gather, batches: Any) -> DataLoader[Batch]:
 def fingerprint(images: Tensor) -> str:
     """Return what tells these images from others."""
     return hashlib.sha256(images.contiguous().numpy().data).hexdigest()
+
+
+def images_at_once(numbers: int) -> int:
+    """Return a batch size that keeps float32 numbers, so many an image, within 64 MB."""
+    return max(64, min(4096, 2**24 // numbers))
 
 
 def to_unit_interval(images: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from baldvae_pl.posterior import Draws, Posterior, eval_mode
 from baldvae_pl.records import describe, write_acquisitions, write_rounds
 from baldvae_pl.scoring import evaluate_with_draws, score_images
 from baldvae_pl.seeding import Purpose, derive_seed, make_generator
-from baldvae_pl.settings import SettingError, resolve
+from baldvae_pl.settings import SettingError, resolve, with_options
 
 AcquisitionFunction = Callable[[Tensor], Tensor]
 
@@ -47,6 +47,8 @@ class ActiveLearning(Callback):
         posterior: Bayesian approximation: ``MCDropout``, or the import path of a class with its
             signature.
         mc_samples: Posterior draws T, at least 2.
+        nested: How many successive draws share the masks of the first dropout layer, see
+            `MCDropout`; 1 makes them all independent. Left out, the posterior's own default.
         warm_start: Go on from the last round's weights instead of a fresh network.
         vae: Has ``encode`` and ``decode``, already trained; needed by ``uncertain`` and
             ``all_new``.
@@ -60,6 +62,7 @@ class ActiveLearning(Callback):
         complement: str | Complement = "uncertain",
         posterior: str | Posterior = "MCDropout",
         mc_samples: PositiveInt = 100,
+        nested: PositiveInt | None = None,
         warm_start: bool = False,
         vae: nn.Module | None = None,
     ) -> None:
@@ -71,7 +74,9 @@ class ActiveLearning(Callback):
         self.complement: Complement = resolve(
             "--acquisition.complement", complement, policies, Complement
         )
-        self.posterior: Posterior = resolve("--acquisition.posterior", posterior, posteriors)
+        self.posterior: Posterior = with_options(
+            resolve("--acquisition.posterior", posterior, posteriors), "acquisition", nested=nested
+        )
         self.mc_samples = mc_samples
         self.warm_start = warm_start
         self.vae = vae

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from baldvae_pl.acquisition import bald
+from baldvae_pl.data import images_at_once
 from baldvae_pl.datasets import Images
 from baldvae_pl.modules import probability_metrics
 from baldvae_pl.posterior import Draws
@@ -76,7 +77,18 @@ def predict(
     Returns:
         Shape (N, width), float32, on the CPU. Memory is bounded by a batch, beside this result.
     """
-    size = trainer.datamodule.scoring_batch_size  # type: ignore[attr-defined]
+
+    def log_probs_of(images: Tensor) -> Tensor:
+        batch, _ = trainer.strategy.batch_to_device((images, images[:0]))
+        with trainer.precision_plugin.forward_context():
+            return draws(batch)
+
+    size = (
+        trainer.datamodule.scoring_batch_size
+        or images_at_once(  # type: ignore[attr-defined]
+            max(images[0].numel(), log_probs_of(images[:1]).numel())
+        )
+    )
     starts = list(range(0, len(images), size))
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         starts = starts[: int(trainer.limit_predict_batches)]
@@ -86,8 +98,6 @@ def predict(
     result = torch.zeros(len(images), width, device=pl_module.device)
     for start in mine:
         part = slice(start, start + size)
-        batch, _ = trainer.strategy.batch_to_device((images[part], images[:0]))
-        with trainer.precision_plugin.forward_context():
-            result[part] = statistic(draws(batch))
+        result[part] = statistic(log_probs_of(images[part]))
     reduced: Tensor = trainer.strategy.reduce(result, reduce_op="sum")
     return reduced.cpu()

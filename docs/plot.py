@@ -13,9 +13,13 @@ PANELS = {
         "BALD-O": "mnist_top500+bald_o",
         "VAE-All": "mnist_top500+vae_all",
     },
+    "CIFAR-10 (JPEG copy), 1,000 a round (figure 4)": {
+        "BALD-VAE": "cifar10_jpeg",
+        "BALD-O": "cifar10_jpeg+bald_o",
+    },
 }
 
-figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True, layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(14, 3.6), layout="constrained")
 for axis, (title, runs) in zip(axes, PANELS.items(), strict=True):
     for (method, run), style in zip(runs.items(), ("o-", "s--", "^:"), strict=False):
         rounds = pd.read_csv(HERE / "results" / f"{run}.csv")
