@@ -83,12 +83,9 @@ def predict(
         with trainer.precision_plugin.forward_context():
             return draws(batch)
 
-    size = (
-        trainer.datamodule.scoring_batch_size
-        or images_at_once(  # type: ignore[attr-defined]
-            max(images[0].numel(), log_probs_of(images[:1]).numel())
-        )
-    )
+    numbers = max(images[0].numel(), log_probs_of(images[:1]).numel())
+    chosen = trainer.datamodule.scoring_batch_size  # type: ignore[attr-defined]
+    size = chosen or images_at_once(numbers)
     starts = list(range(0, len(images), size))
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         starts = starts[: int(trainer.limit_predict_batches)]
