@@ -113,11 +113,10 @@ class PoolDataModule(LightningDataModule):
         chance = make_generator(self.seed, 0, Purpose.INITIAL_LABELS)
         self.initial = torch.randperm(size, generator=chance)[: self.initial_labels].sort().values
 
-    def _load_source(self) -> Source:
+    def _load_source(self) -> Any:
         if self.source is None:
             load = with_options(self.load, "data", **self.format, **self.reading)
             self.source = load(self.root)
-            assert self.source is not None
         return self.source
 
     def ask(self, indices: Tensor) -> Tensor:

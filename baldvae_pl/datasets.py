@@ -49,6 +49,12 @@ class Source(NamedTuple):
 
 def check_source(source: Source) -> None:
     """Raise a SettingError if a source is not as described above."""
+    tensors = [*source[0], *source[1]] if isinstance(source, Source) else []
+    if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors):
+        raise SettingError(
+            f"--data.source: it returned {type(source).__name__}, not a Source of Images, which hold "
+            "torch tensors. Mend the source."
+        )
     shape = source.train.images.shape[1:]
     names, size = source.files, len(source.train.labels)
     for name, (images, labels) in (("train", source.train), ("test", source.test)):
@@ -57,6 +63,7 @@ def check_source(source: Source) -> None:
             (images.ndim != 4, f"images of shape {tuple(images.shape)}, not (n, C, H, W)"),
             (images.shape[1:] != shape, "images of another size than train"),
             (labels.dtype != torch.int64, f"labels of type {labels.dtype}, not torch.int64"),
+            (labels.ndim != 1, f"labels of shape {tuple(labels.shape)}, not (n,)"),
             (len(labels) != len(images), f"{len(images)} images, but {len(labels)} labels"),
             (len(labels) == 0, "no images"),
             (names and len(names) != size, f"{len(names or [])} names of files for {size} images"),

@@ -196,7 +196,7 @@ class ConvVAE(EncoderDecoder):
     """A VAE of three convolutions each way, each halving or doubling height and width.
 
     Args:
-        image_shape: (channels, height, width), both multiples of 8.
+        image_shape: (channels, height, width), of 8 pixels at least.
         width: Channels of the outermost convolution; they double at each step inwards.
         latent: Dimensions of z.
     """
@@ -204,8 +204,11 @@ class ConvVAE(EncoderDecoder):
     def __init__(
         self, image_shape: tuple[int, int, int] = (3, 32, 32), width: int = 32, latent: int = 128
     ) -> None:
-        channels, height, columns = image_shape
-        inner = (4 * width, height // 8, columns // 8)
+        channels, *size = image_shape
+        # Halving an odd size loses a row or column, which doubling has to add again.
+        sizes = [tuple(pixels // 2**step for pixels in size) for step in range(4)]
+        lost = [(high % 2, wide % 2) for high, wide in sizes[:3]]
+        inner = (4 * width, *sizes[3])
         encoder = nn.Sequential(
             nn.Conv2d(channels, width, 4, 2, 1),
             nn.ReLU(),
@@ -219,11 +222,11 @@ class ConvVAE(EncoderDecoder):
             nn.Linear(latent, prod(inner)),
             nn.Unflatten(1, inner),
             nn.ReLU(),
-            nn.ConvTranspose2d(4 * width, 2 * width, 4, 2, 1),
+            nn.ConvTranspose2d(4 * width, 2 * width, 4, 2, 1, lost[2]),
             nn.ReLU(),
-            nn.ConvTranspose2d(2 * width, width, 4, 2, 1),
+            nn.ConvTranspose2d(2 * width, width, 4, 2, 1, lost[1]),
             nn.ReLU(),
-            nn.ConvTranspose2d(width, channels, 4, 2, 1),
+            nn.ConvTranspose2d(width, channels, 4, 2, 1, lost[0]),
             nn.Sigmoid(),
         )
         super().__init__(encoder, prod(inner), latent, decoder)

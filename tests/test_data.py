@@ -123,7 +123,9 @@ def test_an_oracle_that_answers_nonsense_is_an_error(answer: list[float]) -> Non
     [
         (lambda x, y: (x.float(), y), "images of type torch.float32"),
         (lambda x, y: (x[:, 0], y), r"not \(n, C, H, W\)"),
+        (lambda x, y: (x.numpy(), y), "not a Source of Images, which hold torch tensors"),
         (lambda x, y: (x, y.int()), "labels of type torch.int32"),
+        (lambda x, y: (x, y[:, None]), r"labels of shape \(12, 1\)"),
         (lambda x, y: (x, y[1:]), "12 images, but 11 labels"),
         (lambda x, y: (x, y + 1), "labels from 1 to 3, with 3 classes"),
     ],
@@ -137,6 +139,12 @@ def test_a_source_that_is_not_as_described_is_refused(
 
     with pytest.raises(SettingError, match=words):
         data_of_twelve(source=changed)
+
+
+def test_a_source_that_returns_something_else_is_refused() -> None:
+    for wrong in (None, ("train", "test", CLASSES)):
+        with pytest.raises(SettingError, match=r"--data\.source: it returned .*, not a Source"):
+            data_of_twelve(source=lambda root, wrong=wrong: wrong)
 
 
 @pytest.mark.parametrize(("size", "batch_size", "world_size"), [(10, 3, 1), (10, 3, 3), (7, 9, 4)])

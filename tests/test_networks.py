@@ -121,7 +121,13 @@ def test_conv_vae_has_three_layers_each_way() -> None:
         x = F.conv_transpose2d(x, layer.weight, layer.bias, 2, 1)
         x = x.relu() if layer.out_channels > 3 else x.sigmoid()
     torch.testing.assert_close(vae.decode(z), x)
-    assert ConvVAE((1, 16, 24)).decode(torch.zeros(1, 128)).shape == (1, 1, 16, 24)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 30, 30), (3, 36, 53), (1, 8, 15), (3, 64, 64)])
+def test_conv_vae_takes_images_of_any_size(shape: tuple[int, int, int]) -> None:
+    vae = ConvVAE(shape, width=2, latent=4)
+    mean, _ = vae.encode(torch.rand(2, *shape))
+    assert vae.decode(mean).shape == (2, *shape)
 
 
 def test_dense_vae_is_that_of_the_official_example() -> None:
