@@ -52,8 +52,8 @@ def check_source(source: Source) -> None:
     tensors = [*source[0], *source[1]] if isinstance(source, Source) else []
     if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors):
         raise SettingError(
-            f"--data.source: it returned {type(source).__name__}, not a Source of Images, which hold "
-            "torch tensors. Mend the source."
+            f"--data.source: it returned {type(source).__name__}, not a Source of Images, which "
+            "hold torch tensors. Mend the source."
         )
     shape = source.train.images.shape[1:]
     names, size = source.files, len(source.train.labels)
