@@ -74,11 +74,11 @@ class CIFAR10Net(TrunkAndHead):
         trunk = nn.Sequential(
             Normalize((0.5,) * 3, (0.5,) * 3),
             nn.Conv2d(3, 6, 5),
-            nn.ReLU(),
             nn.MaxPool2d(2),
+            nn.ReLU(),
             nn.Conv2d(6, 16, 5),
-            nn.ReLU(),
             nn.MaxPool2d(2),
+            nn.ReLU(),
             nn.Flatten(),
         )
         head = nn.Sequential(
@@ -120,8 +120,8 @@ def two_convolutions(mean: float, std: float, padding: int) -> nn.Sequential:
         nn.Conv2d(1, 32, 3, padding=padding),
         nn.ReLU(),
         nn.Conv2d(32, 64, 3, padding=padding),
+        nn.MaxPool2d(2),  # before ReLU the same result for a quarter of the work
         nn.ReLU(),
-        nn.MaxPool2d(2),
         nn.Flatten(),
     )
 
