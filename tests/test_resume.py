@@ -27,8 +27,8 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("event", "kth", "finished"),
     [
         pytest.param("training", 20, 2, id="in round 2's training"),
-        # 2 checks of the network, then a batch of the test set and one of W in each round
-        pytest.param("scoring", 6, 1, id="in round 1's scoring"),
+        # 2 checks of the network, then of the test set and of W one image and a batch in each round
+        pytest.param("scoring", 10, 1, id="in round 1's scoring"),
         # the first is the VAE's
         pytest.param("checkpoint", 3, 2, id="right after round 1's checkpoint"),
     ],
