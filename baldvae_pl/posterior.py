@@ -18,7 +18,7 @@ __all__ = ["MCDropout"]
 PRODUCTS_AT_ONCE = 10
 """First masks folded into one matrix product: bounds memory whatever T is."""
 
-PASS = 64
+PASS = 128
 """Images in one pass through the trunk, or the network: bounds memory, and suits a CPU's caches."""
 
 Draws = Callable[[Tensor], Tensor]
@@ -131,7 +131,6 @@ class MCDropout:
             logits.append(hidden)
         return torch.cat(logits, 1)
 
-    balanced = False
 
     def _run(self, module: nn.Module, inputs: Tensor, draws: int | Tensor) -> Tensor:
         """Run a module with the masks of one draw, or of draws along dimension 1 of the inputs."""
@@ -159,12 +158,7 @@ class MCDropout:
             if not isinstance(layer, nn.Dropout):  # drops whole channels
                 shape = torch.Size([shape[0]] + [1] * (len(shape) - 1))
             draws = self.mc_samples if self.masks else -(-self.mc_samples // self.nested)
-            uniform = torch.rand((draws, *shape), generator=self.generator)
-            if self.balanced:
-                uniform = (
-                    torch.rand((draws, *shape), generator=self.generator).argsort(0) + uniform
-                ) / draws
-            keep = uniform >= layer.p
+            keep = torch.rand((draws, *shape), generator=self.generator) >= layer.p
             if not self.masks:
                 keep = keep.repeat_interleave(self.nested, 0)[: self.mc_samples]
             self.masks[layer, call] = (keep / (1 - layer.p or 1)).to(example.device)
