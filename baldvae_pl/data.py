@@ -328,8 +328,8 @@ def fingerprint(images: Tensor) -> str:
 
 
 def images_at_once(numbers: int) -> int:
-    """Return a batch size that keeps float32 numbers, so many an image, within 64 MB."""
-    return max(64, min(4096, 2**24 // numbers))
+    """Return a batch size that keeps float32 numbers, so many an image, within 16 MB."""
+    return max(64, min(4096, 2**22 // numbers))
 
 
 def to_unit_interval(images: Tensor) -> Tensor:

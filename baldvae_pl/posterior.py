@@ -131,7 +131,6 @@ class MCDropout:
             logits.append(hidden)
         return torch.cat(logits, 1)
 
-
     def _run(self, module: nn.Module, inputs: Tensor, draws: int | Tensor) -> Tensor:
         """Run a module with the masks of one draw, or of draws along dimension 1 of the inputs."""
         calls: Counter[nn.Module] = Counter()

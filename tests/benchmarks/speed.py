@@ -1,8 +1,8 @@
 """How fast and how frugal it is, against the alternatives, in one process run.
 
-    python tests/benchmarks/speed.py --data folder_with_MNIST [--only scoring memory pools training]
+    python tests/benchmarks/speed.py --data folder_with_MNIST [--only scoring memory ...]
 
-needs the `test` extra. Alternatives run in turn, several times; a row is the median. What is slow
+needs the `test` extra. Tables: scoring, limit, resnet18, memory, pools, training. Alternatives run in turn, several times; a row is the median. What is slow
 runs on fewer images and is scaled linearly (marked ~). Tables are printed and written as CSV.
 """
 
@@ -312,7 +312,7 @@ def main() -> None:
     """Run what was asked for, print it and write it beside this file's results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder with MNIST")
-    parser.add_argument("--only", nargs="*", default=["scoring", "memory", "pools", "training"])
+    parser.add_argument("--only", nargs="*")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     chosen = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -321,15 +321,15 @@ def main() -> None:
     digits = source.train.images[:4096]
     colour = torch.randint(0, 256, (1000, 3, 32, 32), dtype=torch.uint8)
     tables: dict[str, Callable[[], pd.DataFrame]] = {
-        "scoring_mnist": lambda: scoring(digits, MNISTNet, 256, 3),
-        "scoring_resnet18": lambda: scoring(colour, ResNet18, 32, 1),
-        "scoring_limit": product_rate,
+        "scoring": lambda: scoring(digits, MNISTNet, 256, 3),
+        "resnet18": lambda: scoring(colour, ResNet18, 32, 1),
+        "limit": product_rate,
         "memory": memory,
         "pools": pools,
         "training": lambda: training(source),
     }
     for name, table in tables.items():
-        if name.split("_")[0] in chosen.only:
+        if name in (chosen.only or tables):
             torch.manual_seed(0)
             print(f"\n{name}", flush=True)
             found = table()
