@@ -3,7 +3,7 @@
     python tests/benchmarks/speed.py --data folder_with_MNIST [--only scoring memory ...]
 
 needs the `test` extra. Tables: scoring, limit, resnet18, memory, pools, training. Alternatives run
-in turn, several times; a row is the median. What is slow runs on fewer images and is scaled linearly
+in turn, several times; a row is the median. What is slow runs on fewer images, scaled linearly
 (marked ~). Tables are printed and written as CSV.
 """
 
