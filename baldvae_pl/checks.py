@@ -6,7 +6,8 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
-from baldvae_pl.data import PoolDataModule, to_unit_interval
+from baldvae_pl.batches import to_unit_interval
+from baldvae_pl.data import PoolDataModule
 from baldvae_pl.posterior import Posterior, eval_mode
 from baldvae_pl.settings import SettingError
 

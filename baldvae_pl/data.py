@@ -1,7 +1,7 @@
 """The data module: W, the pools over it, and the batches that a round trains and tests on."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from math import ceil, prod
 from pathlib import Path
 from typing import Any, Literal
@@ -10,18 +10,25 @@ import torch
 from jsonargparse.typing import NonNegativeFloat, PositiveInt
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader
 
 from baldvae_pl import datasets
 from baldvae_pl import oracle as oracles
+from baldvae_pl.batches import (
+    Batch,
+    Gather,
+    RoundBatches,
+    TestBatches,
+    image_loader,
+    images_at_once,
+    to_unit_interval,
+)
 from baldvae_pl.datasets import Images, Source, check_source
 from baldvae_pl.image_folder import find_images, read_images
 from baldvae_pl.oracle import KnownLabels, Oracle
 from baldvae_pl.pool import Pool
 from baldvae_pl.seeding import Purpose, make_generator
 from baldvae_pl.settings import SettingError, resolve, with_options
-
-Batch = tuple[Tensor, Tensor]
 
 
 class PoolDataModule(LightningDataModule):
@@ -226,117 +233,6 @@ class PoolDataModule(LightningDataModule):
             )
 
 
-class Gather(Dataset[Batch]):
-    """Images by index, a batch at a time, over several sets as if they stood end to end."""
-
-    def __init__(self, *parts: Images) -> None:
-        self.parts = parts
-
-    def __getitem__(self, indices: Tensor) -> Batch:
-        """Return uint8 images and labels for a tensor of indices."""
-        first = self.parts[0]
-        size = sum(len(part.labels) for part in self.parts)
-        if ((indices < 0) | (indices >= size)).any():
-            raise IndexError(f"indices must lie in 0 .. {size - 1}")
-        images = torch.empty((len(indices), *first.images.shape[1:]), dtype=torch.uint8)
-        labels = torch.empty(len(indices), dtype=torch.long)
-        start = 0
-        for part in self.parts:
-            inside = (indices >= start) & (indices < start + len(part.labels))
-            images[inside] = part.images[indices[inside] - start]
-            labels[inside] = part.labels[indices[inside] - start]
-            start += len(part.labels)
-        return images, labels
-
-
-class RoundBatches(DistributedSampler[Tensor]):
-    """A fixed number of batches over some items, reshuffled each time all have been seen.
-
-    It shares its batches among processes itself, so Lightning leaves it as it is.
-
-    Args:
-        items: Indices to draw from.
-        batch_size: Indices of a batch over all processes.
-        steps: Number of batches.
-        seeds: (seed, round, purpose).
-        share: (rank, world size): which part of each batch is this process's.
-    """
-
-    def __init__(
-        self,
-        items: Tensor,
-        batch_size: int,
-        steps: int,
-        seeds: tuple[int, int, Purpose],
-        share: tuple[int, int] = (0, 1),
-    ) -> None:
-        self.items, self.batch_size, self.steps = items, batch_size, steps
-        self.seeds, self.share = seeds, share
-
-    def set_epoch(self, epoch: int) -> None:
-        """Reshuffle for another epoch; Lightning calls this."""
-        seed, _, purpose = self.seeds
-        self.seeds = (seed, epoch, purpose)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """Yield the batches; every call yields the same ones."""
-        chance = make_generator(*self.seeds)
-        wanted, size = self.steps * self.batch_size, len(self.items)
-        passes = [torch.randperm(size, generator=chance) for _ in range(-(-wanted // size))]
-        rank, world_size = self.share
-        for batch in self.items[torch.cat(passes)[:wanted]].split(self.batch_size):
-            yield batch[rank::world_size]
-
-    def __len__(self) -> int:
-        return self.steps
-
-
-class TestBatches(DistributedSampler[Tensor]):
-    """Every index once, in batches; each process gets equally many, as buffers are synchronised.
-
-    Args:
-        size: Number of images.
-        batch_size: At most so many in a batch.
-        share: (rank, world size).
-    """
-
-    __test__ = False  # says to pytest that these are no tests
-
-    def __init__(self, size: int, batch_size: int, share: tuple[int, int]) -> None:
-        rank, world_size = share
-        count = -(-size // (batch_size * world_size)) * world_size
-        self.batches = torch.arange(size).tensor_split(count)[rank::world_size]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """Yield this process's batches."""
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
-def image_loader(images: Gather, batches: Any) -> DataLoader[Batch]:
-    """Return a loader of ready batches: a gather is faster than worker processes here."""
-    # A generator of its own keeps the loader off the global one, which training's dropout draws
-    # from: a resumed round makes one iterator fewer than an uninterrupted one.
-    return DataLoader(images, sampler=batches, batch_size=None, generator=torch.Generator())
-
-
 def fingerprint(images: Tensor) -> str:
     """Return what tells these images from others."""
     return hashlib.sha256(images.contiguous().numpy().data).hexdigest()
-
-
-def images_at_once(numbers: int) -> int:
-    """Return a batch size that keeps float32 numbers, so many an image, within 16 MB."""
-    return max(64, min(4096, 2**22 // numbers))
-
-
-def to_unit_interval(images: Tensor) -> Tensor:
-    """Return 8-bit images as floats in [0, 1]."""
-    return images.float() / 255
-
-
-def to_8_bit(images: Tensor) -> Tensor:
-    """Return images in [0, 1] as uint8, the format of every image that is kept."""
-    return (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu()

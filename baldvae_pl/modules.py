@@ -15,15 +15,9 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 
 from baldvae_pl import augmentation as augmentations
 from baldvae_pl.acquisition import bald, entropy
+from baldvae_pl.batches import Batch, Gather, RoundBatches, image_loader, to_unit_interval
 from baldvae_pl.checkpoints import UNREADABLE
-from baldvae_pl.data import (
-    Batch,
-    Gather,
-    PoolDataModule,
-    RoundBatches,
-    image_loader,
-    to_unit_interval,
-)
+from baldvae_pl.data import PoolDataModule
 from baldvae_pl.networks import DenseVAE, DigitsNet
 from baldvae_pl.posterior import Draws
 from baldvae_pl.seeding import Purpose, derive_seed

@@ -8,7 +8,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from baldvae_pl.data import Batch, PoolDataModule
+from baldvae_pl.batches import Batch
+from baldvae_pl.data import PoolDataModule
 from baldvae_pl.records import write_csv
 from baldvae_pl.settings import SettingError
 

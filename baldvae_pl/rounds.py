@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from baldvae_pl import acquisition as functions
 from baldvae_pl import complement as policies
 from baldvae_pl import posterior as posteriors
+from baldvae_pl.batches import to_8_bit, to_unit_interval
 from baldvae_pl.checks import check_network, check_vae, check_whole_rounds
 from baldvae_pl.complement import Complement
 from baldvae_pl.dashboard import log_images, log_round
-from baldvae_pl.data import PoolDataModule, to_8_bit, to_unit_interval
+from baldvae_pl.data import PoolDataModule
 from baldvae_pl.posterior import Draws, Posterior, eval_mode
 from baldvae_pl.records import describe, write_acquisitions, write_rounds
 from baldvae_pl.scoring import evaluate_with_draws, score_images

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from baldvae_pl.acquisition import bald
-from baldvae_pl.data import images_at_once
+from baldvae_pl.batches import images_at_once
 from baldvae_pl.datasets import Images
 from baldvae_pl.modules import probability_metrics
 from baldvae_pl.posterior import Draws

@@ -15,14 +15,8 @@ from hypothesis import strategies as st
 from lightning.pytorch.plugins import Precision
 from torch import Tensor
 
-from baldvae_pl.data import (
-    Gather,
-    PoolDataModule,
-    RoundBatches,
-    TestBatches,
-    to_8_bit,
-    to_unit_interval,
-)
+from baldvae_pl.batches import Gather, RoundBatches, TestBatches, to_8_bit, to_unit_interval
+from baldvae_pl.data import PoolDataModule
 from baldvae_pl.datasets import Images, Source
 from baldvae_pl.seeding import Purpose
 from baldvae_pl.settings import SettingError

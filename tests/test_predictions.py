@@ -11,8 +11,8 @@ from conftest import SMALL, baldvae, rounds_of
 from PIL import Image
 
 from baldvae_pl.acquisition import bald, entropy
+from baldvae_pl.batches import to_unit_interval
 from baldvae_pl.cli import main
-from baldvae_pl.data import to_unit_interval
 from baldvae_pl.datasets import digits
 from baldvae_pl.networks import DigitsNet
 from baldvae_pl.posterior import MCDropout

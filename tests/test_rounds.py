@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baldvae_pl.acquisition import bald
-from baldvae_pl.data import PoolDataModule, to_8_bit, to_unit_interval
+from baldvae_pl.batches import to_8_bit, to_unit_interval
+from baldvae_pl.data import PoolDataModule
 from baldvae_pl.modules import VAE, Classifier, train_vae
 from baldvae_pl.networks import DigitsNet
 from baldvae_pl.rounds import ActiveLearning

@@ -31,7 +31,8 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from baldvae_pl.acquisition import bald
-from baldvae_pl.data import Gather, PoolDataModule, to_unit_interval
+from baldvae_pl.batches import Gather, to_unit_interval
+from baldvae_pl.data import PoolDataModule
 from baldvae_pl.datasets import MNIST, Images, Source
 from baldvae_pl.modules import VAE, Classifier, train_vae
 from baldvae_pl.networks import DenseVAE, MNISTNet, ResNet18
