@@ -5,18 +5,10 @@ draws, and returns ``scores_N``, the higher the more worth buying. It is a pure 
 image: no score may depend on the others. `random`, the control, looks at no prediction.
 """
 
-import math
-
-import torch
 from torch import Tensor
+from torch.special import entr
 
 __all__ = ["bald", "random"]
-
-
-def entropy(log_probs: Tensor) -> Tensor:
-    """Return the entropy in nats over the last dimension; 0 log 0 = 0."""
-    # log 0 = -inf would make 0 * -inf = NaN; the lowest finite number makes it 0.
-    return -(log_probs.exp() * log_probs.clamp(min=torch.finfo(log_probs.dtype).min)).sum(-1)
 
 
 def bald(log_probs_N_T_C: Tensor) -> Tensor:
@@ -30,9 +22,9 @@ def bald(log_probs_N_T_C: Tensor) -> Tensor:
     Returns:
         scores_N in nats, 0 <= score <= log C (clamped at 0 against rounding only).
     """
-    draws = log_probs_N_T_C.shape[1]
-    mean_log_probs_N_C = log_probs_N_T_C.logsumexp(1) - math.log(draws)
-    scores_N = entropy(mean_log_probs_N_C) - entropy(log_probs_N_T_C).mean(1)
+    probs_N_T_C = log_probs_N_T_C.exp()
+    mean_entropy_N = entr(probs_N_T_C).sum(-1).mean(1)
+    scores_N: Tensor = entr(probs_N_T_C.mean(1)).sum(-1) - mean_entropy_N
     return scores_N.clamp(min=0)
 
 

@@ -10,11 +10,12 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.special import entr
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from baldvae_pl import augmentation as augmentations
-from baldvae_pl.acquisition import bald, entropy
+from baldvae_pl.acquisition import bald
 from baldvae_pl.batches import Batch, Gather, RoundBatches, image_loader, to_unit_interval
 from baldvae_pl.checkpoints import UNREADABLE
 from baldvae_pl.data import PoolDataModule
@@ -100,7 +101,7 @@ class Classifier(LightningModule):
         log_probs_N_T_C = self.draws(batch[0])
         mean_N_C = log_probs_N_T_C.exp().mean(1)
         probability_N, class_N = mean_N_C.max(1)
-        columns = [class_N, probability_N, entropy(mean_N_C.log()), bald(log_probs_N_T_C)]
+        columns = [class_N, probability_N, entr(mean_N_C).sum(-1), bald(log_probs_N_T_C)]
         return torch.stack(columns, 1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from torch import Tensor
 
-from baldvae_pl.acquisition import bald, entropy
+from baldvae_pl.acquisition import bald
 from baldvae_pl.complement import ROUNDING
 
 
@@ -62,12 +62,6 @@ def test_two_opposite_draws(p: float) -> None:
     binary_entropy = -p * math.log(p) - (1 - p) * math.log(1 - p)
     log_probs = torch.tensor([[[p, 1 - p], [1 - p, p]]]).log()
     assert bald(log_probs).item() == pytest.approx(math.log(2) - binary_entropy, abs=1e-6)
-
-
-def test_entropy_of_uniform_and_certain_predictions() -> None:
-    log_probs = torch.tensor([[0.25] * 4, [0.5, 0.5, 0, 0], [0, 0, 1, 0]]).log()
-    expected = torch.tensor([math.log(4), math.log(2), 0])
-    torch.testing.assert_close(entropy(log_probs), expected, atol=1e-6, rtol=0)
 
 
 @settings(deadline=None, max_examples=100, derandomize=True)
