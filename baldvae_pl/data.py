@@ -70,7 +70,7 @@ class PoolDataModule(LightningDataModule):
         batch_size: PositiveInt = 64,
         steps_per_round: PositiveInt = 300,
         epochs_per_round: NonNegativeFloat = 0,
-        eval_batch_size: PositiveInt = 256,
+        eval_batch_size: PositiveInt = 128,
         scoring_batch_size: PositiveInt | None = None,
         oracle: str | Oracle | None = None,
         predict_folder: str | None = None,
