@@ -253,8 +253,10 @@ def test_vae_loss_is_minus_the_evidence_lower_bound(likelihood: str) -> None:
     vae.log = lambda *args, **kwargs: None
     vae._trainer = SimpleNamespace(current_epoch=0)  # no loop has to run
     pixels = torch.randint(0, 256, (7, 1, 8, 8), dtype=torch.uint8)
+    vae.on_train_epoch_start()
     torch.manual_seed(0)
     loss = vae.training_step((pixels, torch.zeros(7)), 0)
+    vae.on_train_epoch_end()
 
     torch.manual_seed(0)
     images = to_unit_interval(pixels)
