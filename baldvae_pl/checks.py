@@ -1,4 +1,4 @@
-"""What is tried before anything expensive begins, so that it cannot fail in the middle."""
+"""What is tried before anything expensive begins, and what is looked at after each round."""
 
 from collections.abc import Callable
 
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from baldvae_pl.batches import to_unit_interval
 from baldvae_pl.data import PoolDataModule
+from baldvae_pl.pool import Pool
 from baldvae_pl.posterior import Posterior, eval_mode
 from baldvae_pl.settings import SettingError
 
@@ -35,7 +36,25 @@ def check_whole_rounds(trainer: Trainer) -> None:
             )
 
 
-def check_network(network: nn.Module, posterior: Posterior, data: PoolDataModule) -> None:
+def check_sizes(trainer: Trainer, data: PoolDataModule, rounds: int, query_size: int) -> None:
+    """Raise a SettingError if there are too few images to share or to buy."""
+    if data.batch_size < trainer.world_size:
+        raise SettingError(
+            f"--data.batch_size: {data.batch_size} images cannot be shared among "
+            f"{trainer.world_size} processes. Take at least as many."
+        )
+    unlabelled = len(data.pool.labels) - data.initial_labels
+    if rounds and query_size > unlabelled:
+        raise SettingError(
+            f"--acquisition.query_size: {query_size} is more than the {unlabelled} images "
+            f"that are unlabelled at the start. Take at most {unlabelled}, or fewer "
+            "--data.initial_labels."
+        )
+
+
+def check_network(
+    network: nn.Module, posterior: Posterior, mc_samples: int, data: PoolDataModule
+) -> None:
     """Try a network on a few images of W.
 
     Raises:
@@ -44,7 +63,9 @@ def check_network(network: nn.Module, posterior: Posterior, data: PoolDataModule
     """
     name, images = type(network).__name__, data.train.images[:8]
     try:
-        log_probs_N_T_C = posterior(network, 8, torch.Generator())(to_unit_interval(images))
+        log_probs_N_T_C = posterior(network, mc_samples, torch.Generator())(
+            to_unit_interval(images)
+        )
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         raise SettingError(
             f"--model.network: for images of shape {tuple(images.shape[1:])}: {error}"
@@ -83,4 +104,41 @@ def check_vae(generate: Callable[[Tensor, torch.Generator], Tensor], images: Ten
         raise SettingError(
             f"--vae.network: it makes images of shape {tuple(complements.shape[1:])}, the data "
             f"set's are {tuple(images.shape[1:])}. Set its image_shape."
+        )
+
+
+def check_weights(module: nn.Module, when: str, setting: str) -> None:
+    """Raise a SettingError if training has led to weights that are NaN or infinite."""
+    if not all(bool(weight.isfinite().all()) for weight in module.parameters()):
+        raise SettingError(
+            f"{setting}: the loss has become NaN or infinite in {when}, the weights of "
+            f"{type(module).__name__} are no numbers any more. Take a lower learning rate, "
+            "--trainer.precision 32-true, or --trainer.gradient_clip_val 1."
+        )
+
+
+def check_scores(scores_N: Tensor, round: int, ranked: bool) -> None:
+    """Raise a SettingError if scores are no numbers, or are all 0 and were to rank by."""
+    if not scores_N.isfinite().all():
+        raise SettingError(
+            f"--trainer.precision: the scores of round {round} are not finite, as the network's "
+            "outputs overflow. Take 32-true or bf16-mixed, or a lower learning rate."
+        )
+    if ranked and scores_N.max() == 0:
+        raise SettingError(
+            f"--model.network: after round {round} all posterior draws agree on every image, so "
+            "that there is nothing to rank them by. Take more dropout or a lower learning rate."
+        )
+
+
+def check_agreement(trainer: Trainer, pool: Pool) -> None:
+    """Raise a RuntimeError if the processes do not hold the same pools."""
+    if trainer.world_size == 1:
+        return
+    own = pool.digest()
+    if trainer.strategy.broadcast(own) != own:
+        raise RuntimeError(
+            f"after round {trainer.current_epoch} process {trainer.global_rank} holds other pools "
+            "than process 0; this is a bug of baldvae or of the oracle, acquisition function or "
+            "posterior that was given"
         )

@@ -1,33 +1,40 @@
 """The `baldvae` command: the one place where everything meets."""
 
 import copy
+import errno
 import sys
 import warnings
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from jsonargparse.typing import restricted_number_type
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
-from lightning.pytorch.cli import (
-    ArgsType,
-    LightningArgumentParser,
-    LightningCLI,
-    SaveConfigCallback,
-)
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
 
 from baldvae_pl import __version__
-from baldvae_pl.checkpoints import SafeCheckpointIO, newest_checkpoint, read_checkpoint
+from baldvae_pl.checkpoints import VAE_WEIGHTS, SafeCheckpointIO, read_checkpoint
 from baldvae_pl.data import PoolDataModule
+from baldvae_pl.files import replacing
 from baldvae_pl.modules import VAE, Classifier, train_vae
 from baldvae_pl.predictions import Predictions
 from baldvae_pl.progress import RoundProgressBar
 from baldvae_pl.rounds import ActiveLearning
+from baldvae_pl.runs import (
+    CONFIG,
+    RunSettings,
+    check_begun,
+    check_same_run,
+    claim,
+    last_of,
+    name_of,
+)
 from baldvae_pl.settings import SettingError
+from baldvae_pl.shipped import ShippedConfigFile
+from baldvae_pl.stopping import HOW_TO_GO_ON, StopOnSignals, Stopped, stop_on_signals
 
 RUNS = "lightning_logs"
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
@@ -44,6 +51,7 @@ def main(args: ArgsType = None) -> None:
     ):
         warnings.filterwarnings("ignore", f".*{text}")
     sys.path.append(str(Path.cwd()))  # so that `my_file.my_function` here is an import path
+    stop_on_signals()
     try:
         BaldVAECLI(
             Classifier,
@@ -52,43 +60,19 @@ def main(args: ArgsType = None) -> None:
             trainer_defaults={
                 "num_sanity_val_steps": 0,  # settings are checked before any training
             },
-            save_config_callback=SaveRunConfig,
-            save_config_kwargs={"overwrite": True},  # a resumed run may have more rounds
+            save_config_callback=None,  # ours is written before the VAE is trained
             parser_kwargs={"version": __version__},
             args=args,
         )
     except (SettingError, MisconfigurationException) as error:
         sys.exit(f"baldvae: error: {error}")
-
-
-class SaveRunConfig(SaveConfigCallback):
-    """Leaves ``config.yaml`` in the run folder: that of the fit, not of a later test."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save the configuration before the first round."""
-        if stage == "fit":
-            super().setup(trainer, pl_module, stage)
-
-
-class ShippedConfigFile(ActionConfigFile):
-    """``--config NAME``: a file here, else one of those that come with the package."""
-
-    def __call__(self, parser: Any, config: Any, values: Any, option_string: Any = None) -> None:
-        """Look the name up and parse the file."""
-        super().__call__(parser, config, find_config(values), option_string)  # type: ignore[no-untyped-call]
-
-
-def shipped_configs() -> Path:
-    """Return the folder of the shipped configs: in the package, or in its checkout."""
-    package = Path(str(resources.files("baldvae_pl")))
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
-
-
-def find_config(name: str) -> str:
-    """Return the path that ``--config name`` means."""
-    shipped = shipped_configs() / name
-    return str(shipped) if not Path(name).is_file() and shipped.is_file() else name
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        sys.exit(f"baldvae: error: {error}. Make room on the disk. {HOW_TO_GO_ON}")
+    except Stopped:
+        rank_zero_info(f"baldvae: stopped. {HOW_TO_GO_ON}")
+        raise
 
 
 class BaldVAECLI(LightningCLI):
@@ -122,6 +106,12 @@ class BaldVAECLI(LightningCLI):
             default=False,
             help="Keep the checkpoint of every round beside last.ckpt.",
         )
+        parser.add_argument(
+            "--resume_changed",
+            type=bool,
+            default=False,
+            help="Go on with a run although settings, images or code are not those it began with.",
+        )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.link_arguments("vae.network", "acquisition.vae", apply_on="instantiate")
 
@@ -145,15 +135,22 @@ class BaldVAECLI(LightningCLI):
                 f"--trainer.max_epochs: {config.trainer.max_epochs} may not be set, it follows "
                 "from --acquisition.rounds. Set that instead."
             )
-        files = [Path(str(path)).stem for path in config.config or []]
-        self.experiment = "+".join(files) or "default"
+        self.experiment = "+".join(map(name_of, config.config or [])) or "default"
         self.runs = Path(config.trainer.default_root_dir or ".").absolute() / RUNS
         # The saved config starts a run like this one, so it does not name what to resume.
         self.ckpt_path, config.ckpt_path = config.ckpt_path, None
+        self.changed, config.resume_changed = config.resume_changed, False
+        self.settings = self._parser(self.subcommand).dump(config, skip_none=False)
+        self.run: Path | None = None  # an existing folder that this start goes on in
         if self.ckpt_path == "last":
-            self.ckpt_path = str(newest_checkpoint(self.runs / self.experiment))
+            fits = self.subcommand == "fit"
+            self.run, self.ckpt_path = last_of(self.runs / self.experiment, begins_again=fits)
+            if self.ckpt_path is None and not self.changed:
+                check_begun(self.run, self.settings)
         if self.ckpt_path is not None:
-            self.checkpoint = read_checkpoint(self.ckpt_path)
+            self.checkpoint = read_checkpoint(Path(self.ckpt_path))
+            folder = Path(self.ckpt_path).resolve().parent
+            self.run = folder.parent if folder.name == "checkpoints" else None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Return the trainer, with our logger and progress bar unless the user chose others."""
@@ -181,6 +178,7 @@ class BaldVAECLI(LightningCLI):
             callbacks.append(checkpoint)
         if config.logger in (None, True):
             kwargs["logger"] = self.subcommand != "predict" and self._logger()
+        callbacks += [RunSettings(self.settings), StopOnSignals()]
         kwargs["plugins"] = [*as_list(config.plugins), SafeCheckpointIO()]
         self.vae_strategy = copy.deepcopy(config.strategy)  # an object serves one trainer only
         kwargs["max_epochs"] = self._get(self.config_init, "acquisition").rounds + 1
@@ -189,23 +187,27 @@ class BaldVAECLI(LightningCLI):
     def _logger(self) -> TensorBoardLogger:
         """Return the logger of a new run, or of the run that the checkpoint lies in."""
         folder, name, version = self.runs, self.experiment, None
-        checkpoints = Path(self.ckpt_path or ".").resolve().parent
-        if self.ckpt_path is not None and checkpoints.name == "checkpoints":
-            run = checkpoints.parent
-            folder, name, version = run.parent.parent, run.parent.name, run.name
+        if self.run is not None:
+            folder, name, version = self.run.parent.parent, self.run.parent.name, self.run.name
         part = None if self.subcommand == "fit" else self.subcommand  # keeps the run's own curves
         return TensorBoardLogger(str(folder), name, version, default_hp_metric=False, sub_dir=part)
 
     def before_fit(self) -> None:
         """Check everything that can be checked cheaply, then train the VAE if it is needed."""
+        if self.ckpt_path is not None and not self.changed:
+            check_same_run(self.checkpoint, self.settings, self.ckpt_path)
         self._prepare()
         rounds: ActiveLearning = self._get(self.config_init, "acquisition")
         rounds.check(self.trainer, self.model, self.datamodule)
+        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
+        weights = folder / "checkpoints" / VAE_WEIGHTS
         vae: VAE = self._get(self.config_init, "vae")
         needed, resumes = rounds.complement.needs_vae, self.ckpt_path is not None
         given = vae.ckpt_path
         if resumes and self.checkpoint["callbacks"]["ActiveLearning"]["vae"] is not None:
             given = self.ckpt_path  # a run keeps its VAE
+        elif self.run is not None and not resumes and weights.is_file():
+            given = str(weights)  # trained before the run was stopped
         if needed and given is not None:
             vae.load(given)
         elif needed and resumes:
@@ -213,9 +215,12 @@ class BaldVAECLI(LightningCLI):
                 f"--acquisition.complement: the run of {self.ckpt_path} has no VAE. Give one by "
                 "--vae.ckpt_path, or resume with the policy that the run was started with."
             )
-        self._check_writable()
+        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self.lock = claim(folder)  # held until this process ends
+            with replacing(folder / CONFIG, "w") as file:
+                file.write(self.settings)
         if needed and given is None:
-            self._train_vae(vae)
+            self._train_vae(vae, weights)
 
     def before_validate(self) -> None:
         """Check the data and the checkpoint."""
@@ -243,6 +248,7 @@ class BaldVAECLI(LightningCLI):
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         if self.ckpt_path is not None:
+            self.datamodule.changed = self.changed
             self.datamodule.check(self.checkpoint["PoolDataModule"])
             self._check_weights()
 
@@ -256,21 +262,7 @@ class BaldVAECLI(LightningCLI):
                 "--model.network. Use the configuration that the run left in its config.yaml."
             ) from error
 
-    def _check_writable(self) -> None:
-        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
-        if not self.trainer.is_global_zero:
-            return
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / ".writable").touch()
-            (folder / ".writable").unlink()
-        except OSError as error:
-            raise SettingError(
-                f"--trainer.default_root_dir: the run folder {folder} cannot be written ({error}). "
-                "Name a folder that can."
-            ) from error
-
-    def _train_vae(self, vae: VAE) -> None:
+    def _train_vae(self, vae: VAE, weights: Path) -> None:
         # A trainer of its own on the same machine, in float32: it takes little time.
         config = self.config_init[self.subcommand].trainer
         same = ("accelerator", "devices", "num_nodes", "fast_dev_run", "enable_progress_bar",
@@ -280,7 +272,7 @@ class BaldVAECLI(LightningCLI):
             **{name: config[name] for name in same},
             strategy=self.vae_strategy,
             logger=self.trainer.loggers,
-            callbacks=bar and [bar],
+            callbacks=[StopOnSignals(), *as_list(bar)],
             max_epochs=vae.epochs,
             enable_checkpointing=False,
             enable_model_summary=False,
@@ -288,8 +280,7 @@ class BaldVAECLI(LightningCLI):
         )
         train_vae(vae, self.datamodule, trainer)
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "checkpoints"
-            trainer.save_checkpoint(folder / "vae.ckpt", weights_only=True)
+            trainer.save_checkpoint(weights, weights_only=True)
 
 
 def as_list(value: Any) -> list[Any]:

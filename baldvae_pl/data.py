@@ -24,6 +24,7 @@ from baldvae_pl.batches import (
     to_unit_interval,
 )
 from baldvae_pl.datasets import Images, Source, check_source
+from baldvae_pl.files import replacing
 from baldvae_pl.image_folder import find_images, read_images
 from baldvae_pl.oracle import KnownLabels, Oracle
 from baldvae_pl.pool import Pool
@@ -94,6 +95,8 @@ class PoolDataModule(LightningDataModule):
         self.oracle: Oracle | None = resolve("--data.oracle", oracle, oracles)
         self.seed = seed
         self.source: Source | None = None
+        self.answers_file: Path | None = None
+        self.changed = False  # whether a run may go on with other images than it began with
 
     def prepare_data(self) -> None:
         if self.trainer is None or not self.trainer.predicting:
@@ -106,9 +109,9 @@ class PoolDataModule(LightningDataModule):
             return
         source = self._load_source()
         check_source(source)
-        self.train, self.test, self.classes, self.files, given = source
+        self.train, self.test, self.classes, self.files, _ = source
         # The indices of a checkpoint mean nothing for other images.
-        self.fingerprint = given or fingerprint(self.train.images)
+        self.fingerprint = fingerprint(source)
         size = len(self.train.labels)
         if self.initial_labels > size:
             raise SettingError(
@@ -129,22 +132,46 @@ class PoolDataModule(LightningDataModule):
     def ask(self, indices: Tensor) -> Tensor:
         """Return the oracle's labels of these images; with several processes it is asked once.
 
+        What it answered is kept in ``answers_file``, if that is set, before anything else happens:
+        a run that dies and goes on asks for no label twice.
+
         Raises:
             SettingError: If it answers with something else than a class for each.
         """
         trainer = self.trainer
         asks = trainer is None or trainer.is_global_zero
-        labels = self.answer(indices) if asks else torch.empty(0)
-        if asks and (
-            labels.shape != indices.shape
+        labels = self._ask(indices) if asks else torch.empty(0)
+        return labels if trainer is None else trainer.strategy.broadcast(labels)
+
+    def _ask(self, indices: Tensor) -> Tensor:
+        known = self._answers()
+        new = indices[~torch.isin(indices, known["indices"])]
+        labels = self.answer(new) if len(new) else new
+        if (
+            labels.shape != new.shape
             or labels.is_floating_point()
-            or not 0 <= int(labels.min()) <= int(labels.max()) < len(self.classes)
+            or (len(new) and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.classes))
         ):
             raise SettingError(
-                f"--data.oracle: asked for {len(indices)} labels, it answered {labels}. It must "
+                f"--data.oracle: asked for {len(new)} labels, it answered {labels}. It must "
                 f"return as many whole numbers from 0 to {len(self.classes) - 1}."
             )
-        return labels if trainer is None else trainer.strategy.broadcast(labels)
+        known["indices"] = torch.cat([known["indices"], new])
+        known["labels"] = torch.cat([known["labels"], labels.cpu()])
+        if self.answers_file is not None and len(new):
+            with replacing(self.answers_file) as file:
+                torch.save({"data": self.fingerprint, **known}, file)
+        order = known["indices"].argsort()
+        return known["labels"][order[torch.searchsorted(known["indices"][order], indices)]]
+
+    def _answers(self) -> dict[str, Tensor]:
+        """Return what the oracle has answered for these images, in this run."""
+        none = torch.empty(0, dtype=torch.long)
+        if self.answers_file is not None and self.answers_file.is_file():
+            saved = torch.load(self.answers_file, weights_only=True)
+            if saved["data"] == self.fingerprint:
+                return {"indices": saved["indices"], "labels": saved["labels"]}
+        return {"indices": none, "labels": none}
 
     def label_initial(self) -> None:
         """Buy the initial labels, unless a checkpoint has brought a pool that has labels."""
@@ -219,12 +246,18 @@ class PoolDataModule(LightningDataModule):
 
     def check(self, state: dict[str, Any]) -> None:
         """Raise a SettingError if the state of a checkpoint belongs to other data or seed."""
-        if state["fingerprint"] != self.fingerprint or state["classes"] != self.classes:
+        same_size = len(state["pool"]["labels"]) == len(self.train.labels)
+        same = state["fingerprint"] == self.fingerprint and state["classes"] == self.classes
+        if not (
+            same or (self.changed and same_size and len(state["classes"]) == len(self.classes))
+        ):
             raise SettingError(
-                f"--ckpt_path: the checkpoint was made with other images "
+                "--ckpt_path: the checkpoint was made with other images or labels "
                 f"({len(state['pool']['labels'])} of {len(state['classes'])} classes) than this "
-                f"data set's ({len(self.train.labels)} of {len(self.classes)} classes). "
-                "Give the --data.source and --data.root of that run."
+                f"data set's ({len(self.train.labels)} of {len(self.classes)} classes). Give the "
+                "--data.source and --data.root of that run"
+                + ", or go on with these by --resume_changed true." * same_size
+                + "." * (not same_size)
             )
         if state["seed"] != self.seed:
             raise SettingError(
@@ -233,6 +266,10 @@ class PoolDataModule(LightningDataModule):
             )
 
 
-def fingerprint(images: Tensor) -> str:
-    """Return what tells these images from others."""
-    return hashlib.sha256(images.contiguous().numpy().data).hexdigest()
+def fingerprint(source: Source) -> str:
+    """Return what tells these images and labels from others."""
+    digest = hashlib.sha256((source.fingerprint or "").encode())
+    images = [] if source.fingerprint else [source.train.images]
+    for part in (*images, source.train.labels, *source.test):
+        digest.update(part.contiguous().numpy().data)
+    return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from math import e, pi
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -17,7 +18,8 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 from baldvae_pl import augmentation as augmentations
 from baldvae_pl.acquisition import bald
 from baldvae_pl.batches import Batch, Gather, RoundBatches, image_loader, to_unit_interval
-from baldvae_pl.checkpoints import UNREADABLE
+from baldvae_pl.checkpoints import UNREADABLE, load_checkpoint
+from baldvae_pl.checks import check_weights
 from baldvae_pl.data import PoolDataModule
 from baldvae_pl.networks import DenseVAE, DigitsNet
 from baldvae_pl.posterior import Draws
@@ -191,13 +193,13 @@ class VAE(LightningModule):
             SettingError: If there are none, or they are of another network.
         """
         try:
-            checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+            checkpoint = load_checkpoint(Path(path))
             run = checkpoint.get("callbacks", {}).get("ActiveLearning")
             if run is None:
                 self.load_state_dict(checkpoint["state_dict"])
             else:
                 self.network.load_state_dict(run["vae"])
-        except (*UNREADABLE, KeyError, TypeError) as error:
+        except UNREADABLE as error:
             raise SettingError(
                 f"--vae.ckpt_path: {path!r} holds no weights for this --vae.network. Give the "
                 "vae.ckpt or last.ckpt of a run with the same VAE, or leave it out to train one."
@@ -225,4 +227,5 @@ def train_vae(vae: VAE, data: PoolDataModule, trainer: Trainer) -> None:
         (trainer.global_rank, trainer.world_size),
     )
     trainer.fit(vae, image_loader(Gather(data.train), batches))
+    check_weights(vae, "its training", "--vae.optimizer")
     vae.requires_grad_(False).eval()

@@ -1,5 +1,6 @@
 """The pool: who of W is labelled and since when, and the generated images G."""
 
+import hashlib
 from typing import Any
 
 import torch
@@ -109,6 +110,13 @@ class Pool:
             "thresholds": torch.full(parents.shape, threshold),
         }
         self.generated = {key: torch.cat([old, new[key]]) for key, old in self.generated.items()}
+
+    def digest(self) -> str:
+        """Return what tells these pools from others."""
+        digest = hashlib.sha256()
+        for tensor in (self.acquired_in, self.labels, self.scores, *self.generated.values()):
+            digest.update(tensor.contiguous().numpy().data)
+        return digest.hexdigest()
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors only: checkpoints are read with ``weights_only=True``."""

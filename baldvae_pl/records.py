@@ -5,11 +5,11 @@ that was killed and resumed leaves the same files as one that was not.
 """
 
 import csv
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from baldvae_pl.files import replacing
 from baldvae_pl.pool import Pool
 
 ROUND_COLUMNS = [
@@ -84,16 +84,12 @@ def write_acquisitions(
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file beside its target and rename it: a reader never sees half a file."""
-    temporary = path.with_name(f".{path.name}.tmp")
     # Names of files need not be valid text.
-    with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with replacing(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         for row in rows:
             writer.writerow([f"{x:.7g}" if isinstance(x, float) else x for x in row])
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def describe(row: dict[str, float]) -> str:

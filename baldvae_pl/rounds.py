@@ -16,7 +16,15 @@ from baldvae_pl import acquisition as functions
 from baldvae_pl import complement as policies
 from baldvae_pl import posterior as posteriors
 from baldvae_pl.batches import to_8_bit, to_unit_interval
-from baldvae_pl.checks import check_network, check_vae, check_whole_rounds
+from baldvae_pl.checks import (
+    check_agreement,
+    check_network,
+    check_scores,
+    check_sizes,
+    check_vae,
+    check_weights,
+    check_whole_rounds,
+)
 from baldvae_pl.complement import Complement
 from baldvae_pl.dashboard import log_images, log_round
 from baldvae_pl.data import PoolDataModule
@@ -99,18 +107,8 @@ class ActiveLearning(Callback):
     def check(self, trainer: Trainer, pl_module: LightningModule, data: PoolDataModule) -> None:
         """Raise a SettingError for what cannot work, before anything expensive begins."""
         check_whole_rounds(trainer)
-        if data.batch_size < trainer.world_size:
-            raise SettingError(
-                f"--data.batch_size: {data.batch_size} images cannot be shared among "
-                f"{trainer.world_size} processes. Take at least as many."
-            )
-        unlabelled, name = len(data.pool.labels) - data.initial_labels, type(pl_module).__name__
-        if self.rounds and self.query_size > unlabelled:
-            raise SettingError(
-                f"--acquisition.query_size: {self.query_size} is more than the {unlabelled} images "
-                f"that are unlabelled at the start. Take at most {unlabelled}, or fewer "
-                "--data.initial_labels."
-            )
+        check_sizes(trainer, data, self.rounds, self.query_size)
+        name = type(pl_module).__name__
         parts = ["network"] if self.warm_start else ["network", "reset_parameters"]
         if missing := [part for part in parts if not hasattr(pl_module, part)]:
             raise SettingError(f"{name} lacks {' and '.join(missing)}, see ActiveLearning.")
@@ -121,7 +119,7 @@ class ActiveLearning(Callback):
                 f"--acquisition.mc_samples: {self.mc_samples} draw cannot disagree with itself. "
                 "Take at least 2."
             )
-        check_network(pl_module.network, self.posterior, data)  # type: ignore[arg-type]
+        check_network(pl_module.network, self.posterior, self.mc_samples, data)  # type: ignore[arg-type]
         if self.complement.needs_vae:
             if self.vae is None:
                 raise SettingError("ActiveLearning: this complement policy needs the argument vae.")
@@ -129,7 +127,10 @@ class ActiveLearning(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Here, since the batches of the first round may be made before on_train_start.
-        data_of(trainer).label_initial()
+        data = data_of(trainer)
+        if trainer.loggers and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            data.answers_file = run_folder(trainer) / "checkpoints" / "answers.pt"
+        data.label_initial()
         # A finished run that goes on: its last round did not buy what a longer run buys there.
         if self.history and "acquired" not in self.history[-1]:
             self._buy_or_stop(trainer, pl_module)
@@ -152,6 +153,7 @@ class ActiveLearning(Callback):
         evaluated = time.perf_counter()
         data = data_of(trainer)
         pool = data.pool
+        check_weights(pl_module, f"round {trainer.current_epoch}", "--model.optimizer")
         row: dict[str, float] = {
             "round": trainer.current_epoch,
             "labelled": len(pool.labelled),
@@ -201,12 +203,7 @@ class ActiveLearning(Callback):
         if self.function is None:
             chance = make_generator(data.seed, round, Purpose.ACQUISITION)
             priorities_N = torch.rand(len(images), generator=chance)
-        elif scores_N.max() == 0:
-            raise SettingError(
-                f"--model.network: after round {round} all posterior draws agree on every image, "
-                "so that there is nothing to rank them by. Take more dropout or a lower learning "
-                "rate."
-            )
+        check_scores(scores_N, round, ranked=self.function is not None)
         scored = time.perf_counter()
 
         # The K highest of U; in a tie the lowest global index wins.
@@ -220,6 +217,7 @@ class ActiveLearning(Callback):
         complements = self._complement(trainer, pl_module, images[parents], round)
         pool.acquire(acquired, labels, round + 1, scores_N[acquired])
         pool.extend(complements, parents, round + 1, scores_N[parents], threshold)
+        check_agreement(trainer, pool)
 
         row |= {
             "acquired": len(acquired),
@@ -250,11 +248,13 @@ class ActiveLearning(Callback):
         if self.vae is not None:
             self.vae.to(pl_module.device)
         chance = make_generator(data.seed, round, Purpose.COMPLEMENT)
+        # Made once: on different machines they might differ.
         made = [
             self._generate(part.to(pl_module.device), chance)
             for part in parents.split(data.eval_batch_size)
+            if trainer.is_global_zero
         ]
-        complements: Tensor = trainer.strategy.broadcast(torch.cat(made))
+        complements: Tensor = trainer.strategy.broadcast(torch.cat(made or [parents]))
         return complements
 
     @torch.no_grad()
@@ -269,9 +269,8 @@ class ActiveLearning(Callback):
         row = self.history[-1]
         log_round(trainer, row)
         rank_zero_info(describe(row))
-        folder = Path(trainer.log_dir or trainer.default_root_dir)  # asks rank 0: not for it alone
+        folder = run_folder(trainer)
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            folder.mkdir(parents=True, exist_ok=True)
             write_rounds(folder / "rounds.csv", self.history)
             data = data_of(trainer)
             write_acquisitions(folder / "acquisitions.csv", data.pool, self.history, data.files)
@@ -284,6 +283,11 @@ class ActiveLearning(Callback):
         self.history = state_dict["history"]
         if self.vae is not None and state_dict["vae"] is not None:
             self.vae.load_state_dict(state_dict["vae"])
+
+
+def run_folder(trainer: Trainer) -> Path:
+    """Return the folder of the run; to be called on every process, as rank 0 is asked."""
+    return Path(trainer.log_dir or trainer.default_root_dir)
 
 
 def data_of(trainer: Trainer) -> PoolDataModule:

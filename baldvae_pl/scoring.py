@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -46,6 +47,11 @@ def evaluate_with_draws(
     probs_N_C = predict(
         trainer, pl_module, draws, test.images, statistic, num_classes, "Testing with draws"
     )
+    if len(probs_N_C.argmax(1).unique()) == 1:
+        rank_zero_warn(
+            f"Round {trainer.current_epoch}: the classifier gives every test image the same class. "
+            "If this lasts, try a lower learning rate or more --data.steps_per_round."
+        )
     metrics = probability_metrics(num_classes)(probs_N_C, test.labels)
     tiny = torch.finfo(probs_N_C.dtype).tiny
     metrics["test/nll"] = F.nll_loss(probs_N_C.clamp(min=tiny).log(), test.labels)

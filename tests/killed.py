@@ -1,24 +1,34 @@
-"""``python killed.py EVENT K ARGS...``: run baldvae and die by SIGKILL at the K-th EVENT."""
+"""Run the command in a fork of this process, and kill it where it hurts."""
 
 import os
 import signal
 import sys
-from collections.abc import Callable
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from threading import Timer
 from typing import Any
 
-from baldvae_pl import cli
+from baldvae_pl import cli, oracle, records
 from baldvae_pl.checkpoints import SafeCheckpointIO
-from baldvae_pl.modules import Classifier
+from baldvae_pl.modules import VAE, Classifier
 from baldvae_pl.posterior import MCDropout
 
-EVENTS = {
-    "training": (Classifier, "training_step", False),
-    "scoring": (MCDropout, "__call__", False),
-    "checkpoint": (SafeCheckpointIO, "save_checkpoint", True),
+EVENTS: dict[str, list[tuple[Any, str]]] = {
+    "rename": [(Path, "replace")],
+    "oracle": [(oracle.KnownLabels, "__call__")],
+    "checkpoint": [(SafeCheckpointIO, "save_checkpoint")],
+    "csv": [(records, "write_csv")],
+    "vae epoch": [(VAE, "on_train_epoch_end")],
+    "scoring": [(MCDropout, "__call__")],
+    "training": [(Classifier, "training_step")],
 }
+ASKED = "asked.txt"
 
 
-def die_at(kth: int, method: Callable[..., Any], afterwards: bool) -> Callable[..., Any]:
+def die(kth: int, method: Callable[..., Any], afterwards: bool) -> Callable[..., Any]:
+    """Return a method that kills its process at the k-th call."""
     calls = 0
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -34,9 +44,79 @@ def die_at(kth: int, method: Callable[..., Any], afterwards: bool) -> Callable[.
     return wrapped
 
 
-if __name__ == "__main__":
-    event, kth, *arguments = sys.argv[1:]
-    owner, name, afterwards = EVENTS[event]
-    setattr(owner, name, die_at(int(kth), getattr(owner, name), afterwards))
-    sys.argv = ["baldvae"]
-    cli.main(arguments)
+def note_questions(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an oracle's method that writes down what it was asked."""
+
+    def wrapped(self: Any, indices: Any) -> Any:
+        answers = method(self, indices)
+        with Path(ASKED).open("a") as file:
+            file.writelines(f"{index}\n" for index in indices.tolist())
+        return answers
+
+    return wrapped
+
+
+def forked(
+    arguments: Sequence[str],
+    folder: Path,
+    at: tuple[str, int, bool] | None = None,
+    after: float | None = None,
+    signum: int = signal.SIGKILL,
+) -> int:
+    """Run the command in a fork: the imports, most of a small run's time, are done once.
+
+    Args:
+        arguments: Of the command.
+        folder: Where to run it; its output goes to ``output.txt`` there.
+        at: Event, k, and whether to be killed after it (else before it).
+        after: Seconds until it gets a signal.
+        signum: Which.
+
+    Returns:
+        The exit code, or minus the signal that killed it.
+    """
+    process = os.fork()
+    if process == 0:
+        code = 70
+        try:
+            os.chdir(folder)
+            output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            patched = oracle.KnownLabels
+            patched.__call__ = note_questions(patched.__call__)  # type: ignore[method-assign]
+            if at is not None:
+                event, kth, afterwards = at
+                for owner, name in EVENTS[event]:
+                    setattr(owner, name, die(kth, getattr(owner, name), afterwards))
+            sys.argv = ["baldvae"]
+            cli.main(list(arguments))
+            code = 0
+        except SystemExit as exit:
+            if isinstance(exit.code, str):
+                print(exit.code, file=sys.stderr)
+            code = exit.code if isinstance(exit.code, int) else 1
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    timer = Timer(after if after is not None else 600, os.kill, (process, signum))
+    timer.start()
+    _, status = os.waitpid(process, 0)
+    timer.cancel()
+    return os.waitstatus_to_exitcode(status)
+
+
+def finish(arguments: Sequence[str], folder: Path) -> None:
+    """Go on from whatever is there until the run is finished."""
+    begun = any(folder.glob("lightning_logs/*/version_*"))
+    code = forked([*arguments, *["--ckpt_path=last"] * begun], folder)
+    assert code == 0, (folder / "output.txt").read_text()[-3000:]
+
+
+def seconds_of(call: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began

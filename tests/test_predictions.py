@@ -131,7 +131,6 @@ def test_small_batches_change_nothing(run: Path, trained: list[str]) -> None:
     pd.testing.assert_frame_equal(pd.read_csv("predictions.csv"), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.slow
 def test_two_processes_predict_each_image_once(run: Path, trained: list[str]) -> None:
     ddp = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
     options = ["--data.predict_folder=new", "--data.scoring_batch_size=30"]

@@ -1,13 +1,11 @@
 """A run that was stopped and resumed equals one that was not, bit for bit."""
 
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from conftest import SMALL, assert_same_run, baldvae, rounds_of
+from killed import forked
 
 RUN = Path("lightning_logs/digits/version_0")
 
@@ -24,27 +22,20 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("event", "kth", "finished"),
+    ("event", "kth", "afterwards", "finished"),
     [
-        pytest.param("training", 20, 2, id="in round 2's training"),
+        pytest.param("training", 20, False, 2, id="in round 2's training"),
         # 2 checks of the network, then of the test set and of W one image and a batch in each round
-        pytest.param("scoring", 10, 1, id="in round 1's scoring"),
+        pytest.param("scoring", 10, False, 1, id="in round 1's scoring"),
         # the first is the VAE's
-        pytest.param("checkpoint", 3, 2, id="right after round 1's checkpoint"),
+        pytest.param("checkpoint", 3, True, 2, id="right after round 1's checkpoint"),
     ],
 )
 def test_killed_run_resumes_to_the_same_state(
-    event: str, kth: int, finished: int, uninterrupted: Path, tmp_path: Path
+    event: str, kth: int, afterwards: bool, finished: int, uninterrupted: Path, tmp_path: Path
 ) -> None:
-    script = Path(__file__).with_name("killed.py")
-    died = subprocess.run(
-        [sys.executable, str(script), event, str(kth), *SMALL],
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        check=False,
-    )
-    assert died.returncode == -signal.SIGKILL, died.stderr
+    code = forked(SMALL, tmp_path, at=(event, kth, afterwards))
+    assert code == -signal.SIGKILL, (tmp_path / "output.txt").read_text()
     assert len(rounds_of(tmp_path / RUN)) == finished
     resumed = baldvae(*SMALL, "--ckpt_path=last", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
@@ -74,7 +65,13 @@ def test_every_round_can_be_kept_and_resumed_from(uninterrupted: Path, tmp_path:
     done = baldvae(*SMALL, "--checkpoint_every_round=true", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     kept = {path.name for path in (tmp_path / RUN / "checkpoints").iterdir()}
-    assert kept == {"last.ckpt", "vae.ckpt", *(f"round={r}.ckpt" for r in range(4))}
+    assert kept == {
+        "last.ckpt",
+        "previous.ckpt",
+        "vae.ckpt",
+        "answers.pt",
+        *(f"round={r}.ckpt" for r in range(4)),
+    }
     again = baldvae(*SMALL, f"--ckpt_path={RUN / 'checkpoints' / 'round=0.ckpt'}", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert_same_run(uninterrupted, tmp_path / RUN)

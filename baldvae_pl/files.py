@@ -1,0 +1,36 @@
+"""Files that are there whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from baldvae_pl.settings import SettingError
+
+
+@contextmanager
+def replacing(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]:
+    """Open a file beside ``path`` that takes its place once it is written and on the disk.
+
+    Args:
+        path: The target; its folder is made if it is missing.
+        mode: As of ``open``.
+        options: As of ``open``.
+
+    Raises:
+        SettingError: If it cannot be written; what was at ``path`` is still there then.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open(mode, **options) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch.save makes a RuntimeError of a full disk
+        temporary.unlink(missing_ok=True)
+        raise SettingError(
+            f"{path} cannot be written ({error}). Make room on the disk, or mend the folder."
+        ) from error

@@ -1,0 +1,142 @@
+"""Run folders: which one a start belongs to, that it is the only one there, and its settings."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+from lightning.pytorch import Callback
+from lightning.pytorch.utilities import rank_zero_info
+
+from baldvae_pl import __version__
+from baldvae_pl.checkpoints import newest_checkpoint
+from baldvae_pl.settings import SettingError
+
+CONFIG = "config.yaml"
+
+FREE = {
+    "acquisition": {"rounds"},
+    "data": {"root", "cache_folder", "predict_folder", "eval_batch_size", "scoring_batch_size"},
+    "vae": {"ckpt_path"},
+}
+"""What may differ when a run goes on, beside the trainer but for what follows."""
+
+OF_THE_TRAINER = {"precision", "gradient_clip_val", "gradient_clip_algorithm"}
+
+
+def last_of(experiment: Path, begins_again: bool) -> tuple[Path, str | None]:
+    """Return the newest run of an experiment and its newest sound checkpoint.
+
+    Args:
+        experiment: The folder of its runs.
+        begins_again: Whether a run without a checkpoint will do; it begins again then.
+
+    Raises:
+        SettingError: If there is none.
+    """
+    runs = sorted(experiment.glob("version_*"), key=number_of, reverse=True)
+    for run in runs:
+        checkpoint = newest_checkpoint(run)
+        if checkpoint is not None:
+            return run, str(checkpoint)
+        if begins_again:
+            rank_zero_info(f"{run} has no checkpoint yet: it begins again.")
+            return run, None
+    raise SettingError(
+        f"--ckpt_path: there is no run in {experiment} to go on from. Leave --ckpt_path out to "
+        "start one, or give the path of a checkpoint."
+    )
+
+
+def number_of(run: Path) -> int:
+    """Return the k of version_k, -1 for another name."""
+    number = run.name.removeprefix("version_")
+    return int(number) if number.isdigit() else -1
+
+
+def name_of(config: str | Path) -> str:
+    """Return what a config file adds to the name of its experiment; a run's own has the run's."""
+    path = Path(str(config)).absolute()
+    in_a_run = path.name == CONFIG and path.parent.name.startswith("version_")
+    return path.parent.parent.name if in_a_run else path.stem
+
+
+def claim(run: Path) -> FileLock:
+    """Make a run folder and hold it until this process ends.
+
+    Raises:
+        SettingError: If another process holds it, or it cannot be written.
+    """
+    lock = FileLock(run / ".lock")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise SettingError(
+            f"--trainer.default_root_dir: another process works in the run folder {run}. Wait for "
+            "its end, or start a run of its own by leaving --ckpt_path out."
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        raise SettingError(
+            f"--trainer.default_root_dir: the run folder {run} cannot be written ({error}). "
+            "Name a folder that can."
+        ) from error
+    return lock
+
+
+def check_begun(run: Path, settings: str) -> None:
+    """Raise a SettingError if a run without a checkpoint would begin again with other settings."""
+    if (run / CONFIG).is_file():
+        before = yaml.safe_load((run / CONFIG).read_text())
+        check_same_settings(before, yaml.safe_load(settings), run)
+
+
+def check_same_settings(before: dict[str, Any], now: dict[str, Any], run: Path | str) -> None:
+    """Raise a SettingError if a run would go on with other settings than it was started with."""
+    old, new = flat(before), flat(now)
+    changed = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+    for name in changed:
+        section, _, option = name.partition(".")
+        if option.split(".")[0] in FREE.get(section, set()):
+            continue
+        if section == "trainer" and option not in OF_THE_TRAINER:
+            continue
+        if section in ("model", "data", "acquisition", "vae", "trainer", "seed_everything"):
+            raise SettingError(
+                f"--{name}: {new.get(name)} is not what the run of {run} was started with, "
+                f"{old.get(name)}. Give that, or leave --ckpt_path out to start another run, or, "
+                "if they shall be mixed, add --resume_changed true."
+            )
+
+
+def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by their dotted names."""
+    if not isinstance(settings, dict):
+        return {prefix: settings}
+    return {
+        name: value
+        for key, part in settings.items()
+        for name, value in flat(part, f"{prefix}.{key}" if prefix else str(key)).items()
+    }
+
+
+class RunSettings(Callback):
+    """Leaves in each checkpoint which settings and which version it was made with."""
+
+    def __init__(self, settings: str) -> None:
+        self.settings = settings
+
+    def state_dict(self) -> dict[str, str]:
+        return {"settings": self.settings, "version": __version__}
+
+
+def check_same_run(checkpoint: dict[str, Any], settings: str, path: str) -> None:
+    """Raise a SettingError if a run would go on with other settings or code."""
+    before = checkpoint["callbacks"].get("RunSettings")
+    if before is None or before["version"] != __version__:
+        version = before["version"] if before else "0.1 or an earlier one"
+        raise SettingError(
+            f"--ckpt_path: {path} was made with baldvae {version}, this is {__version__}. Install "
+            "that version, or, if they shall be mixed, add --resume_changed true."
+        )
+    check_same_settings(yaml.safe_load(before["settings"]), yaml.safe_load(settings), path)

@@ -1,0 +1,260 @@
+"""Disks, folders, signals and damaged files: nothing is lost, and one sentence says what to do."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import SMALL, assert_same_run, baldvae, rounds_of
+
+from baldvae_pl.checkpoints import newest_checkpoint
+from baldvae_pl.files import replacing
+from baldvae_pl.settings import SettingError
+
+RUN = Path("lightning_logs/digits/version_0")
+LAST = RUN / "checkpoints" / "last.ckpt"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    done = baldvae(*SMALL, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "copied"
+    shutil.copytree(finished, folder)
+    return folder
+
+
+def slow_oracle(folder: Path, seconds: float) -> list[str]:
+    """An oracle that takes its time, and writes down what it was asked."""
+    (folder / "slow.py").write_text(
+        "import time, pathlib\n"
+        "from baldvae_pl.datasets import digits\n"
+        "labels = digits(None).train.labels\n"
+        "def ask(indices):\n"
+        "    with pathlib.Path('asked.txt').open('a') as file:\n"
+        "        file.writelines(f'{i}\\n' for i in indices.tolist())\n"
+        f"    time.sleep({seconds})\n"
+        "    return labels[indices]\n"
+    )
+    return ["--data.oracle=slow.ask"]
+
+
+def started(folder: Path, *args: str) -> subprocess.Popen[str]:
+    """Start the command and leave it to itself."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "baldvae_pl", *args],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for(condition: object, seconds: float = 100) -> None:
+    ends = time.perf_counter() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.perf_counter() < ends
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "changed", "emptied", "missing"])
+def test_a_damaged_checkpoint_is_replaced_by_the_one_before(
+    damage: str, finished: Path, copied: Path
+) -> None:
+    last = copied / LAST
+    content = bytearray(last.read_bytes())
+    if damage == "truncated":
+        last.write_bytes(content[: len(content) // 2])
+    elif damage == "changed":  # one bit of a weight
+        content[len(content) // 2] ^= 1
+        last.write_bytes(content)
+    elif damage == "emptied":
+        last.write_bytes(b"")
+    else:
+        last.unlink()
+    done = baldvae(*SMALL, "--ckpt_path=last", cwd=copied)
+    assert done.returncode == 0, done.stderr
+    if damage != "missing":
+        assert "damaged or something else" in done.stderr
+    assert "previous.ckpt" in done.stdout + done.stderr
+    assert_same_run(finished / RUN, copied / RUN)
+
+
+def test_no_sound_checkpoint_is_said_and_nothing_is_touched(copied: Path) -> None:
+    for name in ("last.ckpt", "previous.ckpt"):
+        (copied / RUN / "checkpoints" / name).write_bytes(b"PK")
+    before = {path: path.read_bytes() for path in copied.rglob("*.csv")}
+    done = baldvae(*SMALL, "--ckpt_path=last", cwd=copied)
+    assert done.returncode == 1
+    assert "no checkpoint in" in done.stderr.splitlines()[-1]
+    assert before == {path: path.read_bytes() for path in copied.rglob("*.csv")}
+
+
+def test_a_run_without_a_checkpoint_begins_again_with_its_vae(finished: Path, copied: Path) -> None:
+    for name in ("last.ckpt", "previous.ckpt"):
+        (copied / RUN / "checkpoints" / name).unlink()
+    weights = (copied / RUN / "checkpoints" / "vae.ckpt").read_bytes()
+    refused = baldvae(*SMALL, "--ckpt_path=last", "--acquisition.query_size=9", cwd=copied)
+    assert "--acquisition.query_size: 9 is not what" in refused.stderr
+    done = baldvae(*SMALL, "--ckpt_path=last", cwd=copied)
+    assert done.returncode == 0, done.stderr
+    assert "has no checkpoint yet: it begins again" in done.stdout + done.stderr
+    assert (copied / RUN / "checkpoints" / "vae.ckpt").read_bytes() == weights
+    assert_same_run(finished / RUN, copied / RUN)
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("moment", ["scoring", "training", "vae"])
+def test_signals_end_within_seconds_and_say_how_to_go_on(
+    signum: int, code: int, moment: str, tmp_path: Path
+) -> None:
+    long = {
+        "scoring": ["--acquisition.mc_samples=50000", "--acquisition.nested=1"],
+        "training": ["--data.steps_per_round=1000000"],
+        "vae": ["--vae.epochs=1000000"],
+    }[moment]
+    run = started(tmp_path, *SMALL, *long)
+    try:
+        wait_for((tmp_path / RUN / "config.yaml").exists)
+        if moment != "vae":
+            wait_for((tmp_path / RUN / "checkpoints" / "answers.pt").exists)
+        time.sleep(3)
+        run.send_signal(signum)
+        began = time.perf_counter()
+        said, _ = run.communicate(timeout=60)
+    finally:
+        run.kill()
+    assert time.perf_counter() - began < 10
+    assert run.returncode == code, said
+    assert "--ckpt_path last" in said.splitlines()[-1]
+    assert "Traceback" not in said
+
+
+def test_no_label_is_asked_for_twice(tmp_path: Path) -> None:
+    oracle = slow_oracle(tmp_path, 0)
+    assert baldvae(*SMALL, *oracle, "--acquisition.rounds=1", cwd=tmp_path).returncode == 0
+    for name in ("last.ckpt", "previous.ckpt"):
+        (tmp_path / RUN / "checkpoints" / name).unlink()
+    again = baldvae(*SMALL, *oracle, "--ckpt_path=last", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    asked = (tmp_path / "asked.txt").read_text().split()
+    assert len(asked) == len(set(asked)) == 90
+
+
+def test_second_start_on_one_run_folder_is_refused(tmp_path: Path) -> None:
+    oracle = slow_oracle(tmp_path, 30)
+    first = started(tmp_path, *SMALL, *oracle)
+    try:
+        wait_for((tmp_path / "asked.txt").exists)
+        done = baldvae(*SMALL, *oracle, "--ckpt_path=last", cwd=tmp_path)
+    finally:
+        first.kill()
+        first.communicate()
+    assert done.returncode == 1
+    assert "another process works in the run folder" in done.stderr.splitlines()[-1]
+
+
+def test_run_folder_that_is_removed_comes_back(tmp_path: Path) -> None:
+    oracle = slow_oracle(tmp_path, 4)
+    run = started(tmp_path, *SMALL, *oracle)
+    try:
+        wait_for((tmp_path / "asked.txt").exists)
+        asked = tmp_path / "asked.txt"
+        wait_for(lambda: len(asked.read_text().split()) == 40)
+        shutil.rmtree(tmp_path / "lightning_logs")
+        said, _ = run.communicate(timeout=100)
+    finally:
+        run.kill()
+    assert run.returncode == 0, said
+    assert rounds_of(tmp_path / RUN)["labelled"].tolist() == [15, 40, 65, 90]
+    assert len(pd.read_csv(tmp_path / RUN / "acquisitions.csv").query("kind != 'complement'")) == 90
+    assert newest_checkpoint(tmp_path / RUN) is not None
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> object:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("only root can mount a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file:
+        while file.write(bytes(10_000)):
+            pass
+
+
+def test_full_disk_loses_nothing(finished: Path, small_disk: Path) -> None:
+    oracle = slow_oracle(small_disk, 2)
+    run = started(small_disk, *SMALL, *oracle)
+    try:
+        wait_for((small_disk / LAST).exists)
+        with pytest.raises(OSError, match="space"):
+            fill(small_disk / "filler")
+        said, _ = run.communicate(timeout=100)
+    finally:
+        run.kill()
+    assert run.returncode == 1, said
+    assert "No space left on device" in said.splitlines()[-1]
+    assert "Traceback" not in said
+    (small_disk / "filler").unlink()
+    done = baldvae(*SMALL, *oracle, "--ckpt_path=last", cwd=small_disk)
+    assert done.returncode == 0, done.stderr
+    bought = [f / RUN / "acquisitions.csv" for f in (finished, small_disk)]
+    assert bought[0].read_bytes() == bought[1].read_bytes()
+
+
+def test_read_only_run_folder_is_refused_before_anything(small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    root = f"--trainer.default_root_dir={small_disk}"
+    done = baldvae(*SMALL, root, cwd=small_disk.parent)
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr.splitlines()[-1]
+    assert "VAE" not in done.stdout
+
+
+def test_a_file_is_whole_or_the_old_one(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("old")
+
+    def fail() -> None:
+        with replacing(target) as file:
+            file.write(b"new")
+            raise OSError("disk full")
+
+    with pytest.raises(SettingError, match="target cannot be written"):
+        fail()
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+    with replacing(tmp_path / "folder" / "target") as file:
+        file.write(b"new")
+    assert (tmp_path / "folder" / "target").read_bytes() == b"new"
+
+
+def test_a_checkpoint_with_code_in_it_is_not_run(copied: Path) -> None:
+    class Harmful:
+        def __reduce__(self) -> tuple:
+            return os.system, (f"touch {copied}/harmed",)
+
+    torch.save({"state_dict": Harmful(), "callbacks": {}, "PoolDataModule": {}}, copied / "x.ckpt")
+    done = baldvae(*SMALL, f"--ckpt_path={copied}/x.ckpt", cwd=copied)
+    assert done.returncode == 1
+    assert "damaged or something else" in done.stderr.splitlines()[-1]
+    assert not (copied / "harmed").exists()
