@@ -68,11 +68,13 @@ class RoundBatches(DistributedSampler[Tensor]):
     def __iter__(self) -> Iterator[Tensor]:
         """Yield the batches; every call yields the same ones."""
         chance = make_generator(*self.seeds)
-        wanted, size = self.steps * self.batch_size, len(self.items)
-        passes = [torch.randperm(size, generator=chance) for _ in range(-(-wanted // size))]
         rank, world_size = self.share
-        for batch in self.items[torch.cat(passes)[:wanted]].split(self.batch_size):
-            yield batch[rank::world_size]
+        waiting = torch.empty(0, dtype=torch.long)
+        for _ in range(self.steps):
+            while len(waiting) < self.batch_size:
+                waiting = torch.cat([waiting, torch.randperm(len(self.items), generator=chance)])
+            yield self.items[waiting[: self.batch_size]][rank::world_size]
+            waiting = waiting[self.batch_size :]
 
     def __len__(self) -> int:
         return self.steps

@@ -1,6 +1,7 @@
 """What is tried before anything expensive begins, and what is looked at after each round."""
 
 from collections.abc import Callable
+from math import isinf
 
 import torch
 from lightning.pytorch import Trainer
@@ -37,13 +38,20 @@ def check_whole_rounds(trainer: Trainer) -> None:
 
 
 def check_sizes(trainer: Trainer, data: PoolDataModule, rounds: int, query_size: int) -> None:
-    """Raise a SettingError if there are too few images to share or to buy."""
+    """Raise a SettingError if there are too few images to share or to buy, or no end."""
     if data.batch_size < trainer.world_size:
         raise SettingError(
             f"--data.batch_size: {data.batch_size} images cannot be shared among "
             f"{trainer.world_size} processes. Take at least as many."
         )
-    unlabelled = len(data.pool.labels) - data.initial_labels
+    if isinf(data.epochs_per_round):
+        raise SettingError("--data.epochs_per_round: inf never ends. Take a number.")
+    if data.batch_size > (size := len(data.pool.labels)):
+        raise SettingError(
+            f"--data.batch_size: {data.batch_size} is more than the {size} images of the data set. "
+            f"Take at most {size}."
+        )
+    unlabelled = size - data.initial_labels
     if rounds and query_size > unlabelled:
         raise SettingError(
             f"--acquisition.query_size: {query_size} is more than the {unlabelled} images "
@@ -66,9 +74,16 @@ def check_network(
         log_probs_N_T_C = posterior(network, mc_samples, torch.Generator())(
             to_unit_interval(images)
         )
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+    except Exception as error:
         raise SettingError(
             f"--model.network: for images of shape {tuple(images.shape[1:])}: {error}"
+        ) from error
+    try:
+        posterior(network, mc_samples, torch.Generator())(to_unit_interval(images[:1]))
+    except RuntimeError as error:
+        raise SettingError(
+            f"--acquisition.mc_samples: {mc_samples} draws do not fit into the memory ({error}). "
+            "Take fewer."
         ) from error
     classes, expected = log_probs_N_T_C.shape[-1], len(data.classes)
     if classes != expected:
@@ -96,7 +111,7 @@ def check_vae(generate: Callable[[Tensor, torch.Generator], Tensor], images: Ten
     """Raise a SettingError if complements of these images cannot be made."""
     try:
         complements = generate(images, torch.Generator())
-    except (RuntimeError, ValueError, TypeError) as error:
+    except Exception as error:
         raise SettingError(
             f"--vae.network: for images of shape {tuple(images.shape[1:])}: {error}"
         ) from error

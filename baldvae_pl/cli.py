@@ -20,6 +20,7 @@ from baldvae_pl.checkpoints import VAE_WEIGHTS, SafeCheckpointIO, read_checkpoin
 from baldvae_pl.data import PoolDataModule
 from baldvae_pl.files import replacing
 from baldvae_pl.modules import VAE, Classifier, train_vae
+from baldvae_pl.parser import Parser, ShippedConfigFile, check_not_null
 from baldvae_pl.predictions import Predictions
 from baldvae_pl.progress import RoundProgressBar
 from baldvae_pl.rounds import ActiveLearning
@@ -32,8 +33,7 @@ from baldvae_pl.runs import (
     last_of,
     name_of,
 )
-from baldvae_pl.settings import SettingError
-from baldvae_pl.shipped import ShippedConfigFile
+from baldvae_pl.settings import SettingError, refused
 from baldvae_pl.stopping import HOW_TO_GO_ON, StopOnSignals, Stopped, stop_on_signals
 
 RUNS = "lightning_logs"
@@ -82,11 +82,12 @@ class BaldVAECLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """Return the commands and the parameters that are not options."""
         commands = LightningCLI.subcommands()
-        return {**commands, "predict": {*commands["predict"], "return_predictions"}}
+        fixed = {"weights_only", "return_predictions"}  # no checkpoint may hold code
+        return {name: parameters | fixed for name, parameters in commands.items()}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Return a parser whose ``--config`` also finds shipped files."""
-        parser = LightningArgumentParser(**kwargs)
+        parser = Parser(**kwargs)
         parser.add_argument(
             "-c",
             "--config",
@@ -130,6 +131,14 @@ class BaldVAECLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settle where the run lives and whether it resumes."""
         config = self.config[self.subcommand]
+        ours = {
+            "acquisition": ActiveLearning,
+            "data": PoolDataModule,
+            "model": Classifier,
+            "vae": VAE,
+        }
+        for section, made in ours.items():
+            check_not_null(section, made, config[section])
         if config.trainer.max_epochs is not None:
             raise SettingError(
                 f"--trainer.max_epochs: {config.trainer.max_epochs} may not be set, it follows "
@@ -151,6 +160,11 @@ class BaldVAECLI(LightningCLI):
             self.checkpoint = read_checkpoint(Path(self.ckpt_path))
             folder = Path(self.ckpt_path).resolve().parent
             self.run = folder.parent if folder.name == "checkpoints" else None
+
+    def instantiate_classes(self) -> None:
+        """Make everything; what Lightning or torch refuse is the user's to mend."""
+        with refused("--trainer"):
+            super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Return the trainer, with our logger and progress bar unless the user chose others."""
@@ -199,9 +213,12 @@ class BaldVAECLI(LightningCLI):
         self._prepare()
         rounds: ActiveLearning = self._get(self.config_init, "acquisition")
         rounds.check(self.trainer, self.model, self.datamodule)
+        vae: VAE = self._get(self.config_init, "vae")
+        for setting, module in (("--model.optimizer", self.model), ("--vae.optimizer", vae)):
+            with refused(setting):
+                module.configure_optimizers()
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         weights = folder / "checkpoints" / VAE_WEIGHTS
-        vae: VAE = self._get(self.config_init, "vae")
         needed, resumes = rounds.complement.needs_vae, self.ckpt_path is not None
         given = vae.ckpt_path
         if resumes and self.checkpoint["callbacks"]["ActiveLearning"]["vae"] is not None:

@@ -29,7 +29,7 @@ from baldvae_pl.image_folder import find_images, read_images
 from baldvae_pl.oracle import KnownLabels, Oracle
 from baldvae_pl.pool import Pool
 from baldvae_pl.seeding import Purpose, make_generator
-from baldvae_pl.settings import SettingError, resolve, with_options
+from baldvae_pl.settings import SettingError, refused, resolve, with_options
 
 
 class PoolDataModule(LightningDataModule):
@@ -126,7 +126,8 @@ class PoolDataModule(LightningDataModule):
     def _load_source(self) -> Any:
         if self.source is None:
             load = with_options(self.load, "data", **self.format, **self.reading)
-            self.source = load(self.root)
+            with refused("--data.source"):
+                self.source = load(self.root)
         return self.source
 
     def ask(self, indices: Tensor) -> Tensor:

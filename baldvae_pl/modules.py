@@ -24,7 +24,7 @@ from baldvae_pl.data import PoolDataModule
 from baldvae_pl.networks import DenseVAE, DigitsNet
 from baldvae_pl.posterior import Draws
 from baldvae_pl.seeding import Purpose, derive_seed
-from baldvae_pl.settings import SettingError, resolve
+from baldvae_pl.settings import SettingError, refused, resolve
 
 
 class Classifier(LightningModule):
@@ -50,7 +50,8 @@ class Classifier(LightningModule):
         super().__init__()
         self.make_network = network
         # Channels last makes the convolutions of a CPU up to twice as fast.
-        self.network = network().to(memory_format=torch.channels_last)
+        with refused("--model.network"):
+            self.network = network().to(memory_format=torch.channels_last)
         self.optimizer = optimizer
         self.augment: Callable[[Tensor], Tensor] | None = resolve(
             "--model.augmentation", augmentation, augmentations
@@ -151,7 +152,8 @@ class VAE(LightningModule):
     ) -> None:
         super().__init__()
         self.make_network = network
-        self.network = network()
+        with refused("--vae.network"):
+            self.network = network()
         self.epochs = epochs
         self.batch_size = batch_size
         self.likelihood = likelihood
@@ -226,6 +228,10 @@ def train_vae(vae: VAE, data: PoolDataModule, trainer: Trainer) -> None:
         (data.seed, 0, Purpose.VAE_BATCHES),
         (trainer.global_rank, trainer.world_size),
     )
-    trainer.fit(vae, image_loader(Gather(data.train), batches))
+    try:
+        trainer.fit(vae, image_loader(Gather(data.train), batches))
+    except RuntimeError:  # on a CPU the loss itself refuses what is no number
+        check_weights(vae, "its training", "--vae.optimizer")
+        raise
     check_weights(vae, "its training", "--vae.optimizer")
     vae.requires_grad_(False).eval()

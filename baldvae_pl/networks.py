@@ -6,6 +6,7 @@ draws share one pass through the trunk; it returns logits. A VAE has ``encode`` 
 
 from math import prod
 
+from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 from torchvision.models import resnet18
 from torchvision.transforms import Normalize
@@ -39,7 +40,9 @@ class MNISTNet(TrunkAndHead):
         std: Of all pixels, divided by.
     """
 
-    def __init__(self, num_classes: int = 10, mean: float = 0.1307, std: float = 0.3081) -> None:
+    def __init__(
+        self, num_classes: PositiveInt = 10, mean: float = 0.1307, std: float = 0.3081
+    ) -> None:
         super().__init__(
             two_convolutions(mean, std, padding=0),
             dropout_head(64 * 12 * 12, num_classes),
@@ -53,7 +56,7 @@ class DigitsNet(TrunkAndHead):
         num_classes: Number of classes.
     """
 
-    def __init__(self, num_classes: int = 10) -> None:
+    def __init__(self, num_classes: PositiveInt = 10) -> None:
         super().__init__(
             two_convolutions(0.305, 0.376, padding=1),
             dropout_head(64 * 4 * 4, num_classes),
@@ -70,7 +73,7 @@ class CIFAR10Net(TrunkAndHead):
         dropout: Probability to drop the inputs of each of its three linear layers.
     """
 
-    def __init__(self, num_classes: int = 10, dropout: float = 0.2) -> None:
+    def __init__(self, num_classes: PositiveInt = 10, dropout: float = 0.2) -> None:
         trunk = nn.Sequential(
             Normalize((0.5,) * 3, (0.5,) * 3),
             nn.Conv2d(3, 6, 5),
@@ -104,7 +107,7 @@ class ResNet18(TrunkAndHead):
         channels: 3 for colour, 1 for grey.
     """
 
-    def __init__(self, num_classes: int = 10, channels: int = 3) -> None:
+    def __init__(self, num_classes: PositiveInt = 10, channels: PositiveInt = 3) -> None:
         trunk = resnet18()
         trunk.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
         trunk.maxpool = nn.Identity()
@@ -126,7 +129,7 @@ def two_convolutions(mean: float, std: float, padding: int) -> nn.Sequential:
     )
 
 
-def dropout_head(features: int, num_classes: int) -> nn.Sequential:
+def dropout_head(features: int, num_classes: PositiveInt) -> nn.Sequential:
     """Return the head of the official example."""
     return nn.Sequential(
         nn.Dropout(0.25),
@@ -147,7 +150,9 @@ class EncoderDecoder(nn.Module):
         decoder: z to images in [0, 1].
     """
 
-    def __init__(self, encoder: nn.Module, hidden: int, latent: int, decoder: nn.Module) -> None:
+    def __init__(
+        self, encoder: nn.Module, hidden: PositiveInt, latent: PositiveInt, decoder: nn.Module
+    ) -> None:
         super().__init__()
         self.hidden = encoder
         self.mean = nn.Linear(hidden, latent)
@@ -178,7 +183,10 @@ class DenseVAE(EncoderDecoder):
     """
 
     def __init__(
-        self, image_shape: tuple[int, int, int] = (1, 8, 8), hidden: int = 128, latent: int = 8
+        self,
+        image_shape: tuple[int, int, int] = (1, 8, 8),
+        hidden: PositiveInt = 128,
+        latent: PositiveInt = 8,
     ) -> None:
         pixels = prod(image_shape)
         encoder = nn.Sequential(nn.Flatten(), nn.Linear(pixels, hidden), nn.ReLU())
@@ -202,7 +210,10 @@ class ConvVAE(EncoderDecoder):
     """
 
     def __init__(
-        self, image_shape: tuple[int, int, int] = (3, 32, 32), width: int = 32, latent: int = 128
+        self,
+        image_shape: tuple[int, int, int] = (3, 32, 32),
+        width: int = 32,
+        latent: PositiveInt = 128,
     ) -> None:
         channels, *size = image_shape
         # Halving an odd size loses a row or column, which doubling has to add again.

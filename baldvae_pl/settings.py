@@ -2,14 +2,35 @@
 
 import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import ModuleType
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
 
 class SettingError(ValueError):
     """A setting that cannot work: names the setting, its value and the way out."""
+
+
+@contextmanager
+def refused(setting: str) -> Iterator[None]:
+    """Make one sentence of whatever is raised by what a setting names.
+
+    Raises:
+        SettingError: Instead of anything else.
+    """
+    try:
+        yield
+    except (SettingError, MisconfigurationException):
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split()).rstrip(".")
+        raise SettingError(
+            f"{setting}: {type(error).__name__}: {text}. Mend it, or choose another."
+        ) from error
 
 
 def resolve(setting: str, value: Any, module: ModuleType, kind: Any = Callable) -> Any:

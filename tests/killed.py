@@ -1,14 +1,18 @@
 """Run the command in a fork of this process, and kill it where it hurts."""
 
+import logging
 import os
 import signal
+import subprocess
 import sys
-import time
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Timer
 from typing import Any
+
+import torch
 
 from baldvae_pl import cli, oracle, records
 from baldvae_pl.checkpoints import SafeCheckpointIO
@@ -56,6 +60,18 @@ def note_questions(method: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def say_everything_to(output: int) -> None:
+    """Undo, in the fork, what pytest does with what is printed, logged and warned of."""
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    for logger in map(logging.getLogger, ("lightning", "lightning.pytorch", "lightning.fabric")):
+        for handler in logger.handlers:
+            if isinstance(handler, logging.StreamHandler):
+                handler.setStream(sys.stderr)
+    warnings.showwarning = lambda message, *_, **__: print(message, file=sys.stderr)
+
+
 def forked(
     arguments: Sequence[str],
     folder: Path,
@@ -81,8 +97,7 @@ def forked(
         try:
             os.chdir(folder)
             output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.dup2(output, 1)
-            os.dup2(output, 2)
+            say_everything_to(output)
             patched = oracle.KnownLabels
             patched.__call__ = note_questions(patched.__call__)  # type: ignore[method-assign]
             if at is not None:
@@ -90,6 +105,7 @@ def forked(
                 for owner, name in EVENTS[event]:
                     setattr(owner, name, die(kth, getattr(owner, name), afterwards))
             sys.argv = ["baldvae"]
+            torch.set_num_threads(1)
             cli.main(list(arguments))
             code = 0
         except SystemExit as exit:
@@ -116,7 +132,10 @@ def finish(arguments: Sequence[str], folder: Path) -> None:
     assert code == 0, (folder / "output.txt").read_text()[-3000:]
 
 
-def seconds_of(call: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
+def ran(*arguments: str, cwd: Path, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command in a fork, as `forked`; its output, errors too, is ``stderr``."""
+    output = cwd / "output.txt"
+    output.unlink(missing_ok=True)
+    code = forked(arguments, cwd, **kwargs)
+    said = output.read_text() if output.exists() else ""
+    return subprocess.CompletedProcess(arguments, code, stderr=said)

@@ -13,7 +13,7 @@ from conftest import SMALL, rounds_of, write_fashion_mnist, write_tree
 
 from baldvae_pl import __version__
 from baldvae_pl.cli import main
-from baldvae_pl.shipped import shipped_configs
+from baldvae_pl.parser import shipped_configs
 
 RUN = Path("lightning_logs/digits/version_0")
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
@@ -138,6 +138,35 @@ def test_wheel_brings_the_configs(tmp_path: Path) -> None:
         (["--acquisition.qurey_size=3"], "qurey_size"),
         (["--model.network=baldvae_pl.networks.MNISTNet"], "for images of shape (1, 8, 8)"),
         (["--trainer.default_root_dir=garbage.ckpt/x"], "cannot be written"),
+        (["--acquisition.qurey_size=3"], "Did you mean --acquisition.query_size?"),
+        (["--acquisition.mc_samples=1000000000000"], "--acquisition.mc_samples: 1000000000000"),
+        (["--acquisition.nested=0"], "acquisition.nested"),
+        (["--acquisition.warm_start=maybe"], "--acquisition.warm_start"),
+        (["--data.batch_size=1000000000000"], "Take at most 1297"),
+        (["--data.epochs_per_round=nan"], "--data.epochs_per_round"),
+        (["--data.epochs_per_round=inf"], "--data.epochs_per_round: inf never ends"),
+        (["--data.epochs_per_round=-1"], "--data.epochs_per_round"),
+        (["--data.scoring_batch_size=0"], "--data.scoring_batch_size"),
+        (["--data.initial_labels=three"], "--data.initial_labels"),
+        (["--data.source=math.sqrt"], "--data.source: TypeError"),
+        (["--data.oracle=math.pi"], "--data.oracle: 'math.pi' is not a Callable"),
+        (["--vae.likelihood=poisson"], "--vae.likelihood"),
+        (["--vae.network=torch.nn.Identity"], "'Identity' object has no attribute 'encode'"),
+        (["--vae.network.latent=0"], "latent"),
+        (["--vae.optimizer.lr=-1"], "--vae.optimizer: ValueError: Invalid learning rate: -1"),
+        (["--model.optimizer.lr=-1"], "--model.optimizer: ValueError: Invalid learning rate"),
+        (["--model.optimizer.lr=nan"], "lr"),
+        (["--model.network=DigitsNet", "--model.network.num_classes=3"], "Set its num_classes"),
+        (["--model.network.num_classes=0"], "num_classes"),
+        (["--seed_everything=4294967296"], "--seed_everything"),
+        (["--trainer.devices=0"], "devices"),
+        (["--trainer.accelerator=nope"], "--trainer: ValueError: You selected an invalid acc"),
+        (["--trainer.strategy=nope"], "--trainer: ValueError: You selected an invalid strategy"),
+        (["--trainer.precision=7"], "--trainer.precision"),
+        (["--trainer.max_steps=5"], "would cut a round short"),
+        (["--checkpoint_every_round=maybe"], "--checkpoint_every_round"),
+        (["--ckpt_path=."], "--ckpt_path: '.' is not a checkpoint"),
+        (["--acquisition.complement=none", "--trainer.devices=3", "--data.batch_size=2"], "shared"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -145,7 +174,42 @@ def test_bad_input_is_one_sentence_before_training(
     args: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("garbage.ckpt").write_text("garbage")
-    assert words in refused(capsys, "fit", "--config=digits.yaml", *QUIET, *args)
+    said = refused(capsys, "fit", "--config=digits.yaml", *QUIET, *args)
+    assert words in said
+    assert len(said.splitlines()) == 1
+    assert not Path("lightning_logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("acquisition: {query_size: null}", "--acquisition.query_size: null is no value"),
+        ("data: {epochs_per_round: null}", "--data.epochs_per_round: null is no value"),
+        ("data: {source: null}", "--data.source: null is no value"),
+        ("model: {network: null}", "--model.network: null is no value"),
+        ("vae: {epochs: null}", "--vae.epochs: null is no value"),
+        ("data: null", "mine.yaml: data: None are no options"),
+        ("acquisition: [1, 2]", "mine.yaml: acquisition: [1, 2] are no options"),
+        ("data: {seed: 3}", "data.seed follows from seed_everything"),
+        ("data: {batch_size: [1]}", "--data.batch_size"),
+        ("acquisition: {query_size: .nan}", "--acquisition.query_size"),
+        ("acquisition: {query_size: .inf}", "--acquisition.query_size"),
+        ("acquisition: {query_sise: 5}", "acquisition.query_sise"),
+        ("rounds: 3", "does not accept option 'rounds'"),
+        ("seed_everything: null", "seed_everything"),
+        (": : :", "Problems parsing config"),
+        ("- 1", "Unexpected config"),
+        ("", "Unexpected config"),
+    ],
+)
+def test_bad_file_is_one_sentence_before_training(
+    text: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine.yaml").write_text(text)
+    said = refused(capsys, "fit", "--config=digits.yaml", "--config=mine.yaml", *QUIET)
+    assert words in said
+    assert len(said.splitlines()) == 1
+    assert not Path("lightning_logs").exists()
 
 
 def test_testing_needs_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:

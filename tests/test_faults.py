@@ -4,14 +4,15 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from conftest import SMALL, assert_same_run, baldvae, rounds_of
+from conftest import SMALL, assert_same_run, rounds_of
+from killed import forked, ran
 
 from baldvae_pl.checkpoints import newest_checkpoint
 from baldvae_pl.files import replacing
@@ -24,7 +25,7 @@ LAST = RUN / "checkpoints" / "last.ckpt"
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
-    done = baldvae(*SMALL, cwd=folder)
+    done = ran(*SMALL, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -51,18 +52,6 @@ def slow_oracle(folder: Path, seconds: float) -> list[str]:
     return ["--data.oracle=slow.ask"]
 
 
-def started(folder: Path, *args: str) -> subprocess.Popen[str]:
-    """Start the command and leave it to itself."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "baldvae_pl", *args],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 def wait_for(condition: object, seconds: float = 100) -> None:
     ends = time.perf_counter() + seconds
     while not condition():  # type: ignore[operator]
@@ -85,11 +74,11 @@ def test_a_damaged_checkpoint_is_replaced_by_the_one_before(
         last.write_bytes(b"")
     else:
         last.unlink()
-    done = baldvae(*SMALL, "--ckpt_path=last", cwd=copied)
+    done = ran(*SMALL, "--ckpt_path=last", cwd=copied)
     assert done.returncode == 0, done.stderr
     if damage != "missing":
         assert "damaged or something else" in done.stderr
-    assert "previous.ckpt" in done.stdout + done.stderr
+    assert "previous.ckpt" in done.stderr
     assert_same_run(finished / RUN, copied / RUN)
 
 
@@ -97,7 +86,7 @@ def test_no_sound_checkpoint_is_said_and_nothing_is_touched(copied: Path) -> Non
     for name in ("last.ckpt", "previous.ckpt"):
         (copied / RUN / "checkpoints" / name).write_bytes(b"PK")
     before = {path: path.read_bytes() for path in copied.rglob("*.csv")}
-    done = baldvae(*SMALL, "--ckpt_path=last", cwd=copied)
+    done = ran(*SMALL, "--ckpt_path=last", cwd=copied)
     assert done.returncode == 1
     assert "no checkpoint in" in done.stderr.splitlines()[-1]
     assert before == {path: path.read_bytes() for path in copied.rglob("*.csv")}
@@ -107,11 +96,11 @@ def test_a_run_without_a_checkpoint_begins_again_with_its_vae(finished: Path, co
     for name in ("last.ckpt", "previous.ckpt"):
         (copied / RUN / "checkpoints" / name).unlink()
     weights = (copied / RUN / "checkpoints" / "vae.ckpt").read_bytes()
-    refused = baldvae(*SMALL, "--ckpt_path=last", "--acquisition.query_size=9", cwd=copied)
+    refused = ran(*SMALL, "--ckpt_path=last", "--acquisition.query_size=9", cwd=copied)
     assert "--acquisition.query_size: 9 is not what" in refused.stderr
-    done = baldvae(*SMALL, "--ckpt_path=last", cwd=copied)
+    done = ran(*SMALL, "--ckpt_path=last", cwd=copied)
     assert done.returncode == 0, done.stderr
-    assert "has no checkpoint yet: it begins again" in done.stdout + done.stderr
+    assert "has no checkpoint yet: it begins again" in done.stderr
     assert (copied / RUN / "checkpoints" / "vae.ckpt").read_bytes() == weights
     assert_same_run(finished / RUN, copied / RUN)
 
@@ -122,63 +111,50 @@ def test_signals_end_within_seconds_and_say_how_to_go_on(
     signum: int, code: int, moment: str, tmp_path: Path
 ) -> None:
     long = {
-        "scoring": ["--acquisition.mc_samples=50000", "--acquisition.nested=1"],
+        "scoring": ["--acquisition.mc_samples=5000", "--acquisition.nested=1"],
         "training": ["--data.steps_per_round=1000000"],
         "vae": ["--vae.epochs=1000000"],
     }[moment]
-    run = started(tmp_path, *SMALL, *long)
-    try:
-        wait_for((tmp_path / RUN / "config.yaml").exists)
-        if moment != "vae":
-            wait_for((tmp_path / RUN / "checkpoints" / "answers.pt").exists)
-        time.sleep(3)
-        run.send_signal(signum)
-        began = time.perf_counter()
-        said, _ = run.communicate(timeout=60)
-    finally:
-        run.kill()
-    assert time.perf_counter() - began < 10
-    assert run.returncode == code, said
-    assert "--ckpt_path last" in said.splitlines()[-1]
-    assert "Traceback" not in said
+    killed_at = time.perf_counter() + (seconds := 4 if moment == "vae" else 7)
+    done = ran(*SMALL, *long, cwd=tmp_path, after=seconds, signum=signum)
+    assert time.perf_counter() - killed_at < 10
+    assert done.returncode == code, done.stderr
+    assert "--ckpt_path last" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    bought = (tmp_path / RUN / "checkpoints" / "answers.pt").exists()
+    assert bought == (moment != "vae")  # it was where it should be
 
 
 def test_no_label_is_asked_for_twice(tmp_path: Path) -> None:
     oracle = slow_oracle(tmp_path, 0)
-    assert baldvae(*SMALL, *oracle, "--acquisition.rounds=1", cwd=tmp_path).returncode == 0
+    assert ran(*SMALL, *oracle, "--acquisition.rounds=1", cwd=tmp_path).returncode == 0
     for name in ("last.ckpt", "previous.ckpt"):
         (tmp_path / RUN / "checkpoints" / name).unlink()
-    again = baldvae(*SMALL, *oracle, "--ckpt_path=last", cwd=tmp_path)
+    again = ran(*SMALL, *oracle, "--ckpt_path=last", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     asked = (tmp_path / "asked.txt").read_text().split()
     assert len(asked) == len(set(asked)) == 90
 
 
 def test_second_start_on_one_run_folder_is_refused(tmp_path: Path) -> None:
-    oracle = slow_oracle(tmp_path, 30)
-    first = started(tmp_path, *SMALL, *oracle)
-    try:
+    oracle = slow_oracle(tmp_path, 60)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(forked, [*SMALL, *oracle], tmp_path, after=20)
         wait_for((tmp_path / "asked.txt").exists)
-        done = baldvae(*SMALL, *oracle, "--ckpt_path=last", cwd=tmp_path)
-    finally:
-        first.kill()
-        first.communicate()
+        done = ran(*SMALL, *oracle, "--ckpt_path=last", cwd=tmp_path)
+        assert first.result() == -signal.SIGKILL
     assert done.returncode == 1
     assert "another process works in the run folder" in done.stderr.splitlines()[-1]
 
 
 def test_run_folder_that_is_removed_comes_back(tmp_path: Path) -> None:
     oracle = slow_oracle(tmp_path, 4)
-    run = started(tmp_path, *SMALL, *oracle)
-    try:
-        wait_for((tmp_path / "asked.txt").exists)
-        asked = tmp_path / "asked.txt"
-        wait_for(lambda: len(asked.read_text().split()) == 40)
+    asked = tmp_path / "asked.txt"
+    with ThreadPoolExecutor() as pool:
+        run = pool.submit(ran, *SMALL, *oracle, cwd=tmp_path)
+        wait_for(lambda: asked.exists() and len(asked.read_text().split()) == 40)
         shutil.rmtree(tmp_path / "lightning_logs")
-        said, _ = run.communicate(timeout=100)
-    finally:
-        run.kill()
-    assert run.returncode == 0, said
+        assert run.result().returncode == 0, run.result().stderr
     assert rounds_of(tmp_path / RUN)["labelled"].tolist() == [15, 40, 65, 90]
     assert len(pd.read_csv(tmp_path / RUN / "acquisitions.csv").query("kind != 'complement'")) == 90
     assert newest_checkpoint(tmp_path / RUN) is not None
@@ -201,21 +177,19 @@ def fill(path: Path) -> None:
             pass
 
 
-def test_full_disk_loses_nothing(finished: Path, small_disk: Path) -> None:
-    oracle = slow_oracle(small_disk, 2)
-    run = started(small_disk, *SMALL, *oracle)
-    try:
+def test_full_disk_loses_nothing(finished: Path, small_disk: Path, tmp_path: Path) -> None:
+    oracle, root = slow_oracle(tmp_path, 2), f"--trainer.default_root_dir={small_disk}"
+    with ThreadPoolExecutor() as pool:
+        run = pool.submit(ran, *SMALL, root, *oracle, cwd=tmp_path)
         wait_for((small_disk / LAST).exists)
         with pytest.raises(OSError, match="space"):
             fill(small_disk / "filler")
-        said, _ = run.communicate(timeout=100)
-    finally:
-        run.kill()
-    assert run.returncode == 1, said
+        said = run.result().stderr
+    assert run.result().returncode == 1, said
     assert "No space left on device" in said.splitlines()[-1]
     assert "Traceback" not in said
     (small_disk / "filler").unlink()
-    done = baldvae(*SMALL, *oracle, "--ckpt_path=last", cwd=small_disk)
+    done = ran(*SMALL, root, *oracle, "--ckpt_path=last", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     bought = [f / RUN / "acquisitions.csv" for f in (finished, small_disk)]
     assert bought[0].read_bytes() == bought[1].read_bytes()
@@ -224,10 +198,10 @@ def test_full_disk_loses_nothing(finished: Path, small_disk: Path) -> None:
 def test_read_only_run_folder_is_refused_before_anything(small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     root = f"--trainer.default_root_dir={small_disk}"
-    done = baldvae(*SMALL, root, cwd=small_disk.parent)
+    done = ran(*SMALL, root, cwd=small_disk.parent)
     assert done.returncode == 1
     assert "cannot be written" in done.stderr.splitlines()[-1]
-    assert "VAE" not in done.stdout
+    assert "VAE" not in done.stderr
 
 
 def test_a_file_is_whole_or_the_old_one(tmp_path: Path) -> None:
@@ -254,7 +228,7 @@ def test_a_checkpoint_with_code_in_it_is_not_run(copied: Path) -> None:
             return os.system, (f"touch {copied}/harmed",)
 
     torch.save({"state_dict": Harmful(), "callbacks": {}, "PoolDataModule": {}}, copied / "x.ckpt")
-    done = baldvae(*SMALL, f"--ckpt_path={copied}/x.ckpt", cwd=copied)
+    done = ran(*SMALL, f"--ckpt_path={copied}/x.ckpt", cwd=copied)
     assert done.returncode == 1
     assert "damaged or something else" in done.stderr.splitlines()[-1]
     assert not (copied / "harmed").exists()

@@ -4,8 +4,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, assert_same_run, baldvae, rounds_of
-from killed import forked
+from conftest import SMALL, assert_same_run, rounds_of
+from killed import forked, ran
 
 RUN = Path("lightning_logs/digits/version_0")
 
@@ -13,7 +13,7 @@ RUN = Path("lightning_logs/digits/version_0")
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("uninterrupted")
-    done = baldvae(*SMALL, cwd=folder)
+    done = ran(*SMALL, cwd=folder)
     assert done.returncode == 0, done.stderr
     rounds = rounds_of(folder / RUN)
     assert rounds["complemented"].sum() > 0  # else this would prove nothing about complements
@@ -37,32 +37,32 @@ def test_killed_run_resumes_to_the_same_state(
     code = forked(SMALL, tmp_path, at=(event, kth, afterwards))
     assert code == -signal.SIGKILL, (tmp_path / "output.txt").read_text()
     assert len(rounds_of(tmp_path / RUN)) == finished
-    resumed = baldvae(*SMALL, "--ckpt_path=last", cwd=tmp_path)
+    resumed = ran(*SMALL, "--ckpt_path=last", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert [run.name for run in (tmp_path / RUN).parent.iterdir()] == ["version_0"]
     assert_same_run(uninterrupted, tmp_path / RUN)
 
 
 def test_finished_run_is_extended(uninterrupted: Path, tmp_path: Path) -> None:
-    assert baldvae(*SMALL, "--acquisition.rounds=1", cwd=tmp_path).returncode == 0
+    assert ran(*SMALL, "--acquisition.rounds=1", cwd=tmp_path).returncode == 0
     assert len(rounds_of(tmp_path / RUN)) == 2
     path = str(RUN / "checkpoints" / "last.ckpt")
-    longer = baldvae(*SMALL, f"--ckpt_path={path}", cwd=tmp_path)
+    longer = ran(*SMALL, f"--ckpt_path={path}", cwd=tmp_path)
     assert longer.returncode == 0, longer.stderr
     assert_same_run(uninterrupted, tmp_path / RUN)
 
 
 def test_same_seed_same_run_and_other_seed_another(uninterrupted: Path, tmp_path: Path) -> None:
-    assert baldvae(*SMALL, cwd=tmp_path).returncode == 0
+    assert ran(*SMALL, cwd=tmp_path).returncode == 0
     assert_same_run(uninterrupted, tmp_path / RUN)
-    assert baldvae(*SMALL, "--seed_everything=1", cwd=tmp_path).returncode == 0
+    assert ran(*SMALL, "--seed_everything=1", cwd=tmp_path).returncode == 0
     other = tmp_path / RUN.with_name("version_1")
     bought = [(run / "acquisitions.csv").read_bytes() for run in (uninterrupted, other)]
     assert bought[0] != bought[1]
 
 
 def test_every_round_can_be_kept_and_resumed_from(uninterrupted: Path, tmp_path: Path) -> None:
-    done = baldvae(*SMALL, "--checkpoint_every_round=true", cwd=tmp_path)
+    done = ran(*SMALL, "--checkpoint_every_round=true", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     kept = {path.name for path in (tmp_path / RUN / "checkpoints").iterdir()}
     assert kept == {
@@ -72,6 +72,6 @@ def test_every_round_can_be_kept_and_resumed_from(uninterrupted: Path, tmp_path:
         "answers.pt",
         *(f"round={r}.ckpt" for r in range(4)),
     }
-    again = baldvae(*SMALL, f"--ckpt_path={RUN / 'checkpoints' / 'round=0.ckpt'}", cwd=tmp_path)
+    again = ran(*SMALL, f"--ckpt_path={RUN / 'checkpoints' / 'round=0.ckpt'}", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert_same_run(uninterrupted, tmp_path / RUN)
