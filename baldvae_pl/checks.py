@@ -125,11 +125,15 @@ def check_vae(generate: Callable[[Tensor, torch.Generator], Tensor], images: Ten
 def check_weights(module: nn.Module, when: str, setting: str) -> None:
     """Raise a SettingError if training has led to weights that are NaN or infinite."""
     if not all(bool(weight.isfinite().all()) for weight in module.parameters()):
-        raise SettingError(
-            f"{setting}: the loss has become NaN or infinite in {when}, the weights of "
-            f"{type(module).__name__} are no numbers any more. Take a lower learning rate, "
-            "--trainer.precision 32-true, or --trainer.gradient_clip_val 1."
-        )
+        raise diverged(when, setting)
+
+
+def diverged(when: str, setting: str) -> SettingError:
+    """Return what to say of a training that has come to nothing."""
+    return SettingError(
+        f"{setting}: the loss has become NaN or infinite {when}. Take a lower learning rate, "
+        "--trainer.precision 32-true, or --trainer.gradient_clip_val 1."
+    )
 
 
 def check_scores(scores_N: Tensor, round: int, ranked: bool) -> None:

@@ -19,7 +19,7 @@ from baldvae_pl import augmentation as augmentations
 from baldvae_pl.acquisition import bald
 from baldvae_pl.batches import Batch, Gather, RoundBatches, image_loader, to_unit_interval
 from baldvae_pl.checkpoints import UNREADABLE, load_checkpoint
-from baldvae_pl.checks import check_weights
+from baldvae_pl.checks import check_weights, diverged
 from baldvae_pl.data import PoolDataModule
 from baldvae_pl.networks import DenseVAE, DigitsNet
 from baldvae_pl.posterior import Draws
@@ -230,8 +230,9 @@ def train_vae(vae: VAE, data: PoolDataModule, trainer: Trainer) -> None:
     )
     try:
         trainer.fit(vae, image_loader(Gather(data.train), batches))
-    except RuntimeError:  # on a CPU the loss itself refuses what is no number
-        check_weights(vae, "its training", "--vae.optimizer")
+    except RuntimeError as error:
+        if "should be between 0 and 1" in str(error):  # a CPU's cross-entropy refuses NaN
+            raise diverged("in its training", "--vae.optimizer") from error
         raise
-    check_weights(vae, "its training", "--vae.optimizer")
+    check_weights(vae, "in its training", "--vae.optimizer")
     vae.requires_grad_(False).eval()

@@ -153,7 +153,7 @@ class ActiveLearning(Callback):
         evaluated = time.perf_counter()
         data = data_of(trainer)
         pool = data.pool
-        check_weights(pl_module, f"round {trainer.current_epoch}", "--model.optimizer")
+        check_weights(pl_module, f"in round {trainer.current_epoch}", "--model.optimizer")
         row: dict[str, float] = {
             "round": trainer.current_epoch,
             "labelled": len(pool.labelled),

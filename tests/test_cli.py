@@ -212,6 +212,25 @@ def test_bad_file_is_one_sentence_before_training(
     assert not Path("lightning_logs").exists()
 
 
+@pytest.mark.parametrize(
+    ("part", "when"), [("model", "in round 0"), ("vae", "in its training")], ids=["model", "vae"]
+)
+def test_a_loss_that_is_no_number_says_when_and_what_to_try(part: str, when: str) -> None:
+    wild = [f"--{part}.optimizer=torch.optim.SGD", f"--{part}.optimizer.lr=1e30"]
+    with pytest.raises(SystemExit) as caught:
+        main([*SMALL, *wild])
+    said = str(caught.value.code)
+    assert f"--{part}.optimizer: the loss has become NaN or infinite {when}" in said
+    assert "Take a lower learning rate" in said
+    assert not list(Path.cwd().rglob("last.ckpt"))
+
+
+def test_one_class_for_every_image_is_warned_of() -> None:
+    blind = ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.5"]
+    with pytest.warns(UserWarning, match="Round 0: the classifier gives every test image the same"):
+        main([*SMALL, *blind, "--acquisition.rounds=0", "--data.initial_labels=1"])
+
+
 def test_testing_needs_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--ckpt_path: test needs" in refused(capsys, "test", "--config=digits.yaml", *QUIET)
 

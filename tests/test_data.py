@@ -375,3 +375,24 @@ def test_a_checkpoint_of_other_data_or_seed_is_refused(
     with pytest.raises(SettingError, match=message):
         data.load_state_dict(state)
     assert torch.equal(data.pool.acquired_in, before)
+
+
+def test_answers_are_kept_for_the_images_they_were_given_for(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def oracle(indices: torch.Tensor) -> torch.Tensor:
+        asked.extend(indices.tolist())
+        return indices % 3
+
+    def data(shade: int) -> PoolDataModule:
+        made = PoolDataModule(twelve, initial_labels=4, oracle=oracle)
+        made.setup("fit")
+        made.fingerprint = f"{shade}"
+        made.answers_file = tmp_path / "answers.pt"
+        return made
+
+    assert data(1).ask(torch.tensor([5, 3])).tolist() == [2, 0]
+    assert data(1).ask(torch.tensor([3, 7, 5])).tolist() == [0, 1, 2]
+    assert asked == [5, 3, 7]
+    assert data(2).ask(torch.tensor([3])).tolist() == [0]  # other images
+    assert asked == [5, 3, 7, 3]

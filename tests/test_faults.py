@@ -111,7 +111,7 @@ def test_signals_end_within_seconds_and_say_how_to_go_on(
     signum: int, code: int, moment: str, tmp_path: Path
 ) -> None:
     long = {
-        "scoring": ["--acquisition.mc_samples=5000", "--acquisition.nested=1"],
+        "scoring": ["--acquisition.mc_samples=1500", "--acquisition.rounds=40"],
         "training": ["--data.steps_per_round=1000000"],
         "vae": ["--vae.epochs=1000000"],
     }[moment]
@@ -232,3 +232,19 @@ def test_a_checkpoint_with_code_in_it_is_not_run(copied: Path) -> None:
     assert done.returncode == 1
     assert "damaged or something else" in done.stderr.splitlines()[-1]
     assert not (copied / "harmed").exists()
+
+
+def test_another_version_is_refused(copied: Path) -> None:
+    last = copied / LAST
+    checkpoint = torch.load(last, weights_only=True)
+    for made_with in ("0.0.9", None):
+        if made_with is None:
+            del checkpoint["callbacks"]["RunSettings"]
+        else:
+            checkpoint["callbacks"]["RunSettings"]["version"] = made_with
+        torch.save(checkpoint, last)
+        done = ran(*SMALL, "--ckpt_path=last", "--acquisition.rounds=4", cwd=copied)
+        assert done.returncode == 1
+        assert "was made with baldvae 0." in done.stderr.splitlines()[-1]
+    mixed = ran(*SMALL, f"--ckpt_path={last}", "--resume_changed=true", cwd=copied)
+    assert mixed.returncode == 0, mixed.stderr

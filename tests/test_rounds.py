@@ -1,6 +1,7 @@
 """The callback: one round against the algorithm, step by step, and the plain-Python use."""
 
 import csv
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +16,11 @@ from torch.nn import functional as F
 
 from baldvae_pl.acquisition import bald
 from baldvae_pl.batches import to_8_bit, to_unit_interval
+from baldvae_pl.checks import check_scores
 from baldvae_pl.data import PoolDataModule
 from baldvae_pl.modules import VAE, Classifier, train_vae
 from baldvae_pl.networks import DigitsNet
+from baldvae_pl.posterior import MCDropout
 from baldvae_pl.rounds import ActiveLearning
 from baldvae_pl.seeding import Purpose, make_generator
 from baldvae_pl.settings import SettingError
@@ -350,3 +353,22 @@ def test_the_vae_is_in_eval_mode_when_it_complements(tmp_path: Path) -> None:
 def test_policy_that_needs_a_vae_says_so(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="needs the argument vae"):
         fit(tmp_path, ActiveLearning(complement="uncertain"))
+
+
+def test_scores_that_are_no_numbers_are_refused() -> None:
+    check_scores(torch.tensor([0.0, 0.1]), 3, ranked=True)
+    check_scores(torch.zeros(2), 3, ranked=False)
+    with pytest.raises(SettingError, match="the scores of round 3 are not finite"):
+        check_scores(torch.tensor([0.1, torch.nan]), 3, ranked=False)
+    with pytest.raises(SettingError, match="after round 3 all posterior draws agree"):
+        check_scores(torch.zeros(2), 3, ranked=True)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e10, 1e30])
+def test_scores_of_saturated_logits_are_finite(scale: float) -> None:
+    head = nn.Sequential(nn.Dropout(0.5), nn.Linear(64, 10))
+    head[1].weight.data *= scale
+    network = nn.Sequential(nn.Flatten(), head)
+    draws = MCDropout(network, 20, torch.Generator().manual_seed(0))
+    scores = bald(draws(torch.rand(50, 1, 8, 8)))
+    assert ((scores >= 0) & (scores <= math.log(10) + 1e-6)).all()
