@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from draws import quality
 from experiment import experiment
+from processes import processes
 from scoring import product_rate, scoring
 from whole_rounds import memory, pools, training
 
@@ -52,6 +53,7 @@ def main() -> None:
         "training": lambda: training(source),
         "experiment": lambda: experiment(source),
         "draws": draws,
+        "processes": lambda: processes(chosen.data),
         "memory": memory,
         "pools": pools,
     }
