@@ -80,7 +80,7 @@ class MCDropout:
         run = self._one_product if self.folds else self._pass_by_pass
         draws_T = torch.arange(self.mc_samples).split(PRODUCTS_AT_ONCE * self.nested)
         with eval_mode(self.network):
-            parts = images.split(PASS) if self.trunk is None else (self._features(images),)
+            parts = images.split(PASS) if self.trunk is None else (self.features(images),)
             logits_N_T_C = torch.cat(
                 [torch.cat([run(part, draws) for draws in draws_T], 1) for part in parts]
             )
@@ -88,7 +88,8 @@ class MCDropout:
         shifted_N_T_C = logits_N_T_C.float() - logits_N_T_C.float().amax(-1, keepdim=True)
         return shifted_N_T_C - shifted_N_T_C.exp().sum(-1, keepdim=True).log()
 
-    def _features(self, images: Tensor) -> Tensor:
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
         """Run the trunk, a pass at a time, into memory that the next call uses again."""
         passes = images.split(PASS)
         first = self.trunk(passes[0])

@@ -16,7 +16,8 @@ from torch.utils.data import TensorDataset
 
 from baldvae_pl.acquisition import bald
 from baldvae_pl.batches import to_unit_interval
-from baldvae_pl.posterior import PRODUCTS_AT_ONCE, MCDropout
+from baldvae_pl.networks import MNISTNet
+from baldvae_pl.posterior import MCDropout
 
 Way = tuple[Callable[[Tensor], Any], int]  # how, and how many images it is timed on
 
@@ -100,15 +101,28 @@ def scoring(images: Tensor, make: Callable[[], nn.Module], few: int, repeats: in
     return pd.DataFrame(rows, columns=["precision", "way", "µs an image", "times one pass"])
 
 
-def product_rate(size: int = 4096) -> pd.DataFrame:
-    """The wide product of T = 20 beside a large square one, in GFLOP/s: what limits scoring."""
+def limit(images: Tensor) -> pd.DataFrame:
+    """Where the time of T = 20 goes, and its product's rate beside a square one's, in GFLOP/s."""
     rows = []
+    net = MNISTNet().to(memory_format=torch.channels_last)
     for dtype in (torch.float32, torch.bfloat16):
-        features = torch.rand(size, 9216).to(dtype)
-        folded = torch.rand(PRODUCTS_AT_ONCE * 64, 9216).to(dtype)
-        square = torch.rand(size, size).to(dtype)
-        times = seconds({"ours": lambda f=features, w=folded: F.linear(f, w),
-                         "square": lambda s=square: s @ s}, 5)  # fmt: skip
-        rates = (2 * size * 9216 * len(folded) / times["ours"], 2 * size**3 / times["square"])
-        rows.append([str(dtype), *(round(rate / 1e9) for rate in rates)])
-    return pd.DataFrame(rows, columns=["precision", "scoring's product", "square product"])
+        posterior = MCDropout(net, 20, torch.Generator().manual_seed(0), nested=1)
+        square = torch.rand(4096, 4096).to(dtype)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            posterior(to_unit_interval(images))  # draws the masks
+            with torch.no_grad():
+                features = torch.cat([net.trunk(x) for x in to_unit_interval(images).split(128)])
+            units = sum(mask.count_nonzero() for mask in posterior.masks[net.head[3], 0]).item()
+            folded = torch.rand(units // 2, features.shape[1]).to(dtype)
+            times = seconds({
+                "all": lambda: bald(posterior(to_unit_interval(images))),  # noqa: B023
+                "trunk": lambda: posterior.features(to_unit_interval(images)),  # noqa: B023
+                "product": lambda: [F.linear(features, folded) for _ in range(2)],  # noqa: B023
+                "square": lambda: square @ square,  # noqa: B023
+            }, 5)  # fmt: skip
+        rates = (2 * features.numel() * units / times["product"], 2 * 4096**3 / times["square"])
+        shares = [times[part] / times["all"] for part in ("trunk", "product")]
+        parts = [f"{100 * share:.0f} %" for share in (*shares, 1 - sum(shares))]
+        rows.append([str(dtype), *parts, *(round(rate / 1e9) for rate in rates)])
+    columns = ["precision", "trunk", "product", "elsewhere", "product's rate", "square's rate"]
+    return pd.DataFrame(rows, columns=columns)

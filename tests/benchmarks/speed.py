@@ -17,7 +17,7 @@ import torch
 from draws import quality
 from experiment import experiment
 from processes import processes
-from scoring import product_rate, scoring
+from scoring import limit, scoring
 from whole_rounds import memory, pools, training
 
 from baldvae_pl.datasets import MNIST, ImageFolder
@@ -48,7 +48,7 @@ def main() -> None:
 
     tables: dict[str, Callable[[], pd.DataFrame]] = {
         "scoring": lambda: scoring(digits, MNISTNet, 256, 5),
-        "limit": product_rate,
+        "limit": lambda: limit(digits),
         "resnet18": lambda: scoring(colour, ResNet18, 32, 1),
         "training": lambda: training(source),
         "experiment": lambda: experiment(source),
