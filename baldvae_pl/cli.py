@@ -28,12 +28,13 @@ from baldvae_pl.runs import (
     CONFIG,
     RunSettings,
     check_begun,
+    check_goes_on,
     check_same_run,
     claim,
     last_of,
     name_of,
 )
-from baldvae_pl.settings import SettingError, refused
+from baldvae_pl.settings import SettingError, as_list, refused
 from baldvae_pl.stopping import HOW_TO_GO_ON, StopOnSignals, Stopped, stop_on_signals
 
 RUNS = "lightning_logs"
@@ -131,14 +132,8 @@ class BaldVAECLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settle where the run lives and whether it resumes."""
         config = self.config[self.subcommand]
-        ours = {
-            "acquisition": ActiveLearning,
-            "data": PoolDataModule,
-            "model": Classifier,
-            "vae": VAE,
-        }
-        for section, made in ours.items():
-            check_not_null(section, made, config[section])
+        check_not_null(config, acquisition=ActiveLearning, data=PoolDataModule, vae=VAE)
+        check_not_null(config, model=Classifier)
         if config.trainer.max_epochs is not None:
             raise SettingError(
                 f"--trainer.max_epochs: {config.trainer.max_epochs} may not be set, it follows "
@@ -212,6 +207,8 @@ class BaldVAECLI(LightningCLI):
             check_same_run(self.checkpoint, self.settings, self.ckpt_path)
         self._prepare()
         rounds: ActiveLearning = self._get(self.config_init, "acquisition")
+        if self.ckpt_path is not None:
+            check_goes_on(self.checkpoint, rounds.rounds)
         rounds.check(self.trainer, self.model, self.datamodule)
         vae: VAE = self._get(self.config_init, "vae")
         for setting, module in (("--model.optimizer", self.model), ("--vae.optimizer", vae)):
@@ -298,10 +295,3 @@ class BaldVAECLI(LightningCLI):
         train_vae(vae, self.datamodule, trainer)
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.save_checkpoint(weights, weights_only=True)
-
-
-def as_list(value: Any) -> list[Any]:
-    """Return what a setting of one or several things holds."""
-    if value is None:
-        return []
-    return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -55,13 +55,15 @@ def check_sections(parser: Any, path: str) -> None:
             parser.error(f"{path}: data.seed follows from seed_everything, set that instead")
 
 
-def check_not_null(section: str, made: type, options: Any) -> None:
-    """Raise a SettingError for a null where a value is needed."""
-    for name, parameter in inspect.signature(made).parameters.items():
-        if options.get(name, parameter.default) is None and parameter.default is not None:
-            raise SettingError(
-                f"--{section}.{name}: null is no value for it. Leave it out, for its default."
-            )
+def check_not_null(config: Any, **sections: type) -> None:
+    """Raise a SettingError for a null where a value is needed, by what a section's options make."""
+    for section, made in sections.items():
+        for name, parameter in inspect.signature(made).parameters.items():
+            default = parameter.default
+            if default is not None and config[section].get(name, default) is None:
+                raise SettingError(
+                    f"--{section}.{name}: null is no value for it. Leave it out, for its default."
+                )
 
 
 def shipped_configs() -> Path:

@@ -84,6 +84,18 @@ def claim(run: Path) -> FileLock:
     return lock
 
 
+def check_goes_on(checkpoint: dict[str, Any], rounds: int) -> None:
+    """Raise a SettingError if a run has bought more often than it shall."""
+    done = len(checkpoint["callbacks"]["ActiveLearning"]["history"]) - 1
+    if rounds < done:
+        raise SettingError(
+            f"--acquisition.rounds: {rounds} is less than the {done} purchases that this run has "
+            "made. Take more of them to go on, or leave --ckpt_path out to start another run."
+        )
+    if rounds == done:
+        rank_zero_info(f"This run has finished its {rounds} rounds; for more, raise the number.")
+
+
 def check_begun(run: Path, settings: str) -> None:
     """Raise a SettingError if a run without a checkpoint would begin again with other settings."""
     if (run / CONFIG).is_file():

@@ -85,3 +85,10 @@ def with_options(function: Callable[..., Any], section: str, **options: Any) -> 
             "such option. Leave it out."
         )
     return partial(function, **chosen)
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return what a setting of one or several things holds."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]

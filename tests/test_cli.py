@@ -381,6 +381,9 @@ def test_settings_of_images_are_refused_where_they_mean_nothing(
     assert "--data.channels: 3 cannot be chosen, as digits has no such option" in said
     said = refused(capsys, "fit", "--config=image_folder.yaml", "--data.channels=2", *QUIET)
     assert "data.channels" in said
+    write_tree(Path("one"), train=4, test=2, classes=["cat"])
+    said = refused(capsys, "fit", "--config=image_folder.yaml", "--data.root=one", *QUIET)
+    assert "not two or more" in said or "two classes" in said
     said = refused(capsys, "fit", "--config=image_folder.yaml", "--data.root=nowhere", *QUIET)
     assert "--data.root: there is no folder nowhere/train" in said
 

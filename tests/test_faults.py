@@ -248,3 +248,12 @@ def test_another_version_is_refused(copied: Path) -> None:
         assert "was made with baldvae 0." in done.stderr.splitlines()[-1]
     mixed = ran(*SMALL, f"--ckpt_path={last}", "--resume_changed=true", cwd=copied)
     assert mixed.returncode == 0, mixed.stderr
+
+
+def test_fewer_rounds_than_were_bought_are_refused(copied: Path) -> None:
+    done = ran(*SMALL, "--ckpt_path=last", "--acquisition.rounds=2", cwd=copied)
+    assert done.returncode == 1
+    assert "2 is less than the 3 purchases" in done.stderr.splitlines()[-1]
+    done = ran(*SMALL, "--ckpt_path=last", cwd=copied)
+    assert done.returncode == 0
+    assert "has finished its 3 rounds; for more, raise the number" in done.stderr

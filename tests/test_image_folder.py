@@ -334,3 +334,12 @@ def test_a_folder_without_a_readable_image_is_an_error(tmp_path: Path) -> None:
         with pytest.raises(SettingError, match=r"--data\.root: there is no image in .*empty"):
             read(tmp_path / "empty", skip=True)
         (tmp_path / "empty" / "x.png").write_bytes(b"x")
+
+
+def test_tiny_images_and_strange_names(tmp_path: Path) -> None:
+    names = ["é 你好.png", "x" * 251 + ".png", "'\"; rm -rf.png"]
+    for name in names:
+        save(tmp_path / "images" / "ünïcode" / name, noise(1, 1, 3))
+    decoded = read(tmp_path / "images")
+    assert sorted(decoded.files) == sorted(f"ünïcode/{name}" for name in names)
+    assert (decoded.images == decoded.images[:, :, :1, :1]).all()  # one pixel, scaled up
