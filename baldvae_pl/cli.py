@@ -229,6 +229,7 @@ class BaldVAECLI(LightningCLI):
                 f"--acquisition.complement: the run of {self.ckpt_path} has no VAE. Give one by "
                 "--vae.ckpt_path, or resume with the policy that the run was started with."
             )
+        self.checkpoint = {}  # Lightning reads its own
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             self.lock = claim(folder)  # held until this process ends
             with replacing(folder / CONFIG, "w") as file:

@@ -49,6 +49,28 @@ class Pool:
         """Global indices of L, ascending."""
         return (self.acquired_in != UNLABELLED).nonzero().flatten()
 
+    def highest_unlabelled(self, priorities_N: Tensor, count: int) -> Tensor:
+        """Return the images of U with the highest priorities, in a tie those first in W.
+
+        A pool may have ten million images, so that only the highest are sorted, and no index is
+        made of the others.
+
+        Args:
+            priorities_N: Of all of W.
+            count: How many; all of U if it has fewer.
+
+        Returns:
+            Global indices, the highest first.
+        """
+        in_unlabelled_N = self.acquired_in == UNLABELLED
+        count = min(count, int(in_unlabelled_N.sum()))
+        ordered_N = priorities_N.where(in_unlabelled_N, -torch.inf).numpy()
+        ordered_N.partition(-count)
+        enough = ((priorities_N >= ordered_N[-count]) & in_unlabelled_N).nonzero().flatten()
+        order = priorities_N[enough].argsort(descending=True, stable=True)
+        highest: Tensor = enough[order[:count]]
+        return highest
+
     def acquire(
         self, indices: Tensor, labels: Tensor, round: int, scores: Tensor | None = None
     ) -> None:

@@ -28,6 +28,7 @@ from baldvae_pl.checks import (
 from baldvae_pl.complement import Complement
 from baldvae_pl.dashboard import log_images, log_round
 from baldvae_pl.data import PoolDataModule
+from baldvae_pl.pool import UNLABELLED
 from baldvae_pl.posterior import Draws, Posterior, eval_mode
 from baldvae_pl.records import describe, write_acquisitions, write_rounds
 from baldvae_pl.scoring import evaluate_with_draws, score_images
@@ -157,7 +158,7 @@ class ActiveLearning(Callback):
         row: dict[str, float] = {
             "round": trainer.current_epoch,
             "labelled": len(pool.labelled),
-            "unlabelled": len(pool.unlabelled),
+            "unlabelled": len(pool.labels) - len(pool.labelled),
             "generated": len(pool.generated["labels"]),
             "seconds/train": self.training_ended - self.training_began,
             "seconds/evaluate": evaluated - self.training_ended,
@@ -185,7 +186,8 @@ class ActiveLearning(Callback):
 
     def _buy_or_stop(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Buy after the last round in the history, unless it was the last or all is bought."""
-        if len(data_of(trainer).pool.unlabelled) == 0:
+        pool = data_of(trainer).pool
+        if len(pool.labelled) == len(pool.labels):
             trainer.should_stop = True
         elif len(self.history) <= self.rounds:
             self._acquire(trainer, pl_module, self.history[-1])
@@ -194,7 +196,7 @@ class ActiveLearning(Callback):
         """End a round: score U and L, buy the top K of U, complement the uncertain of L."""
         data = data_of(trainer)
         pool, images, round = data.pool, data.train.images, int(row["round"])
-        unlabelled, labelled = pool.unlabelled, pool.labelled
+        labelled = pool.labelled
 
         # All of W under the same draws, so that the scores of U and L can be compared.
         began = time.perf_counter()
@@ -206,11 +208,11 @@ class ActiveLearning(Callback):
         check_scores(scores_N, round, ranked=self.function is not None)
         scored = time.perf_counter()
 
-        # The K highest of U; in a tie the lowest global index wins.
-        order = priorities_N[unlabelled].argsort(descending=True, stable=True)
-        acquired = unlabelled[order[: self.query_size]]
+        acquired = pool.highest_unlabelled(priorities_N, self.query_size)
         threshold = scores_N[acquired].min().item()
         labels = data.ask(acquired)
+
+        of_unlabelled = scores_N.masked_select(pool.acquired_in == UNLABELLED)
 
         # Parents come from L as it was before this purchase, or from the purchase itself.
         parents = self.complement.parents(scores_N, labelled, acquired, threshold)
@@ -226,8 +228,8 @@ class ActiveLearning(Callback):
             "bald/labelled_max": scores_N[labelled].max().item(),
             "bald/margin": threshold - scores_N[labelled].max().item(),
             "bald/labelled_mean": scores_N[labelled].mean().item(),
-            "bald/unlabelled_max": scores_N[unlabelled].max().item(),
-            "bald/unlabelled_mean": scores_N[unlabelled].mean().item(),
+            "bald/unlabelled_max": of_unlabelled.max().item(),
+            "bald/unlabelled_mean": of_unlabelled.mean().item(),
             "seconds/score": scored - began,
             "seconds/complement": time.perf_counter() - scored,
         }

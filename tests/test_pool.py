@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import Phase, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from torch import Tensor
@@ -209,3 +209,20 @@ def test_complements_that_do_not_fit_together_are_refused(wrong: dict[str, Any])
     with pytest.raises((ValueError, RuntimeError)):
         pool.extend(**(arguments | wrong))
     assert_unchanged(pool, before)
+
+
+@settings(deadline=None, max_examples=200, derandomize=True)
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=40), st.data())
+def test_the_highest_of_the_unlabelled_are_found_as_by_sorting(
+    images: list[tuple[int, bool]], data: st.DataObject
+) -> None:
+    pool = Pool(len(images), (1, 1, 1))
+    labelled = torch.tensor([index for index, (_, known) in enumerate(images) if known])
+    pool.acquired_in[labelled.long()] = 0
+    unlabelled = [index for index, (_, known) in enumerate(images) if not known]
+    if not unlabelled:
+        return
+    count = data.draw(st.integers(1, len(images)))
+    priorities = torch.tensor([float(priority) for priority, _ in images])
+    expected = sorted(unlabelled, key=lambda index: (-images[index][0], index))[:count]
+    assert pool.highest_unlabelled(priorities, count).tolist() == expected
