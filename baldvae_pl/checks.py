@@ -71,9 +71,7 @@ def check_network(
     """
     name, images = type(network).__name__, data.train.images[:8]
     try:
-        log_probs_N_T_C = posterior(network, mc_samples, torch.Generator())(
-            to_unit_interval(images)
-        )
+        log_probs_N_T_C = posterior(network, 8, torch.Generator())(to_unit_interval(images))
     except Exception as error:
         raise SettingError(
             f"--model.network: for images of shape {tuple(images.shape[1:])}: {error}"

@@ -13,19 +13,16 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_info
 
 from baldvae_pl import __version__
 from baldvae_pl.checkpoints import VAE_WEIGHTS, SafeCheckpointIO, read_checkpoint
 from baldvae_pl.data import PoolDataModule
-from baldvae_pl.files import replacing
 from baldvae_pl.modules import VAE, Classifier, train_vae
 from baldvae_pl.parser import Parser, ShippedConfigFile, check_not_null
 from baldvae_pl.predictions import Predictions
 from baldvae_pl.progress import RoundProgressBar
 from baldvae_pl.rounds import ActiveLearning
 from baldvae_pl.runs import (
-    CONFIG,
     RunSettings,
     check_begun,
     check_goes_on,
@@ -35,7 +32,13 @@ from baldvae_pl.runs import (
     name_of,
 )
 from baldvae_pl.settings import SettingError, as_list, refused
-from baldvae_pl.stopping import HOW_TO_GO_ON, StopOnSignals, Stopped, stop_on_signals
+from baldvae_pl.stopping import (
+    HOW_TO_GO_ON,
+    StopOnSignals,
+    Stopped,
+    say_how_to_go_on,
+    stop_on_signals,
+)
 
 RUNS = "lightning_logs"
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
@@ -72,7 +75,7 @@ def main(args: ArgsType = None) -> None:
             raise
         sys.exit(f"baldvae: error: {error}. Make room on the disk. {HOW_TO_GO_ON}")
     except Stopped:
-        rank_zero_info(f"baldvae: stopped. {HOW_TO_GO_ON}")
+        say_how_to_go_on()
         raise
 
 
@@ -231,11 +234,14 @@ class BaldVAECLI(LightningCLI):
             )
         self.checkpoint = {}  # Lightning reads its own
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self.lock = claim(folder)  # held until this process ends
-            with replacing(folder / CONFIG, "w") as file:
-                file.write(self.settings)
+            self.lock = claim(folder, self.settings)
         if needed and given is None:
             self._train_vae(vae, weights)
+
+    def after_fit(self) -> None:
+        """Leave the run folder to others."""
+        if hasattr(self, "lock"):
+            self.lock.release()
 
     def before_validate(self) -> None:
         """Check the data and the checkpoint."""

@@ -212,7 +212,9 @@ class ActiveLearning(Callback):
         threshold = scores_N[acquired].min().item()
         labels = data.ask(acquired)
 
-        of_unlabelled = scores_N.masked_select(pool.acquired_in == UNLABELLED)
+        of_unlabelled = scores_N.where(
+            pool.acquired_in == UNLABELLED, 0.0
+        )  # others are not negative
 
         # Parents come from L as it was before this purchase, or from the purchase itself.
         parents = self.complement.parents(scores_N, labelled, acquired, threshold)
@@ -229,7 +231,7 @@ class ActiveLearning(Callback):
             "bald/margin": threshold - scores_N[labelled].max().item(),
             "bald/labelled_mean": scores_N[labelled].mean().item(),
             "bald/unlabelled_max": of_unlabelled.max().item(),
-            "bald/unlabelled_mean": of_unlabelled.mean().item(),
+            "bald/unlabelled_mean": of_unlabelled.sum().item() / (len(images) - len(labelled)),
             "seconds/score": scored - began,
             "seconds/complement": time.perf_counter() - scored,
         }

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from baldvae_pl import __version__
 from baldvae_pl.checkpoints import newest_checkpoint
+from baldvae_pl.files import replacing
 from baldvae_pl.settings import SettingError
 
 CONFIG = "config.yaml"
@@ -61,8 +62,8 @@ def name_of(config: str | Path) -> str:
     return path.parent.parent.name if in_a_run else path.stem
 
 
-def claim(run: Path) -> FileLock:
-    """Make a run folder and hold it until this process ends.
+def claim(run: Path, settings: str) -> FileLock:
+    """Make a run folder with its ``config.yaml``, and hold it until the lock is released.
 
     Raises:
         SettingError: If another process holds it, or it cannot be written.
@@ -81,6 +82,8 @@ def claim(run: Path) -> FileLock:
             f"--trainer.default_root_dir: the run folder {run} cannot be written ({error}). "
             "Name a folder that can."
         ) from error
+    with replacing(run / CONFIG, "w") as file:
+        file.write(settings)
     return lock
 
 

@@ -1,11 +1,19 @@
 """SIGTERM and Ctrl-C end a run within seconds, whatever it is doing, and say how to go on."""
 
+import os
 import signal
+import sys
+from threading import Timer
 from types import FrameType
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
 
 HOW_TO_GO_ON = "Go on from the last finished round with the same command and --ckpt_path last."
+
+
+PATIENCE = 5.0
+"""Seconds that a shutdown may take."""
 
 
 class Stopped(SystemExit):
@@ -19,10 +27,29 @@ def stop_on_signals() -> None:
 
 
 def stop(signum: int, _: FrameType | None) -> None:
-    """Raise `Stopped`, once: no second signal disturbs the shutdown."""
+    """Raise `Stopped`, once: no second signal disturbs the shutdown.
+
+    Where it is caught, as by a destructor, or the shutdown hangs, the process ends all the same:
+    nothing is lost by that, as no file is ever half written.
+    """
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, signal.SIG_IGN)
+    last_resort = Timer(PATIENCE, end_at_once, (128 + signum,))
+    last_resort.daemon = True
+    last_resort.start()
     raise Stopped(128 + signum)
+
+
+def end_at_once(code: int) -> None:
+    """End the process without any cleaning up."""
+    say_how_to_go_on()
+    os._exit(code)
+
+
+@rank_zero_only
+def say_how_to_go_on() -> None:
+    """Print the one sentence."""
+    print(f"baldvae: stopped. {HOW_TO_GO_ON}", file=sys.stderr, flush=True)
 
 
 class StopOnSignals(Callback):

@@ -329,15 +329,30 @@ def test_the_pools_survive_a_checkpoint() -> None:
         assert torch.equal(resumed.pool.generated[key], value), key
 
 
-def test_the_fingerprint_is_the_sha_256_of_the_images() -> None:
+def test_the_fingerprint_is_the_sha_256_of_images_and_labels() -> None:
     data = data_of_twelve()
     pixels = bytes(number for number in range(12) for _ in range(4))
-    assert data.fingerprint == hashlib.sha256(pixels).hexdigest()
+    rest = [data.train.labels, data.test.images, data.test.labels]
+    content = pixels + b"".join(tensor.numpy().tobytes() for tensor in rest)
+    assert data.fingerprint == hashlib.sha256(content).hexdigest()
 
 
-def test_a_source_may_bring_its_fingerprint() -> None:
-    data = data_of_twelve(source=lambda root: twelve(root)._replace(fingerprint="theirs"))
-    assert data.state_dict()["fingerprint"] == "theirs"
+@pytest.mark.parametrize("change", ["theirs", "labels", "test images", "test labels"])
+def test_every_change_of_the_data_is_seen(change: str) -> None:
+    def changed(root: Path) -> Source:
+        source = twelve(root)
+        train, test = (Images(*(x.clone() for x in part)) for part in source[:2])
+        if change == "labels":
+            train.labels[3] = (train.labels[3] + 1) % 3
+        elif change == "test images":
+            test.images[0] ^= 1
+        elif change == "test labels":
+            test.labels[0] = (test.labels[0] + 1) % 3
+        else:
+            return source._replace(fingerprint="theirs")
+        return source._replace(train=train, test=test)
+
+    assert data_of_twelve(source=changed).fingerprint != data_of_twelve().fingerprint
 
 
 def test_a_source_gets_the_settings_that_it_has_parameters_for() -> None:

@@ -11,6 +11,7 @@ import torch
 
 from baldvae_pl.pool import Pool
 from baldvae_pl.records import describe, write_acquisitions, write_csv, write_rounds
+from baldvae_pl.settings import SettingError
 
 HISTORY = [
     {
@@ -144,7 +145,7 @@ def test_a_crash_leaves_the_old_file(
         elif where == "replace":
             broken.setattr(Path, "replace", crash)
         for target in (path, tmp_path / "new.csv"):
-            with pytest.raises(OSError, match="no space"):
+            with pytest.raises(SettingError, match=r"cannot be written \(no space"):
                 write_csv(target, ["x"], rows_that_crash() if where == "rows" else [[1], [2]])
     assert path.read_text() == "x\n0\n"
     assert not (tmp_path / "new.csv").exists()
