@@ -285,6 +285,8 @@ def test_checkpoint_of_another_run_is_refused(capsys: pytest.CaptureFixture[str]
         assert words in said("--data.source=other.evens", mixed)
     finally:
         sys.path.remove(".")
+    assert "--model.augmentation: crop is not what" in said("--model.augmentation=crop")
+    assert "--trainer.precision: bf16-mixed is not" in said("--trainer.precision=bf16-mixed")
     assert "--seed_everything: 1 is not what" in said("--seed_everything=1")
     assert "Give --seed_everything 0" in said("--seed_everything=1", mixed)
     assert "of another network" in said("--model.network=torch.nn.Identity", mixed)
