@@ -33,7 +33,6 @@ from baldvae_pl.runs import (
 )
 from baldvae_pl.settings import SettingError, as_list, refused
 from baldvae_pl.stopping import (
-    HOW_TO_GO_ON,
     StopOnSignals,
     Stopped,
     say_how_to_go_on,
@@ -73,7 +72,8 @@ def main(args: ArgsType = None) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
-        sys.exit(f"baldvae: error: {error}. Make room on the disk. {HOW_TO_GO_ON}")
+        say_how_to_go_on()
+        sys.exit(f"baldvae: error: {error}. Make room on the disk.")
     except Stopped:
         say_how_to_go_on()
         raise
