@@ -33,8 +33,8 @@ from baldvae_pl.runs import (
 )
 from baldvae_pl.settings import SettingError, as_list, refused
 from baldvae_pl.stopping import (
-    StopOnSignals,
     Stopped,
+    StopTogether,
     say_how_to_go_on,
     stop_on_signals,
 )
@@ -190,7 +190,7 @@ class BaldVAECLI(LightningCLI):
             callbacks.append(checkpoint)
         if config.logger in (None, True):
             kwargs["logger"] = self.subcommand != "predict" and self._logger()
-        callbacks += [RunSettings(self.settings), StopOnSignals()]
+        callbacks += [RunSettings(self.settings), StopTogether()]
         kwargs["plugins"] = [*as_list(config.plugins), SafeCheckpointIO()]
         self.vae_strategy = copy.deepcopy(config.strategy)  # an object serves one trainer only
         kwargs["max_epochs"] = self._get(self.config_init, "acquisition").rounds + 1
@@ -293,7 +293,7 @@ class BaldVAECLI(LightningCLI):
             **{name: config[name] for name in same},
             strategy=self.vae_strategy,
             logger=self.trainer.loggers,
-            callbacks=[StopOnSignals(), *as_list(bar)],
+            callbacks=[StopTogether(), *as_list(bar)],
             max_epochs=vae.epochs,
             enable_checkpointing=False,
             enable_model_summary=False,

@@ -52,11 +52,8 @@ def say_how_to_go_on() -> None:
     print(f"baldvae: stopped. {HOW_TO_GO_ON}", file=sys.stderr, flush=True)
 
 
-class StopOnSignals(Callback):
-    """Keeps SIGTERM ours: Lightning would wait for the end of a batch, and never while scoring."""
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        stop_on_signals()
+class StopTogether(Callback):
+    """Ends the other processes of a run with the one that got the signal."""
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
