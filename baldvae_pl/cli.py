@@ -32,12 +32,7 @@ from baldvae_pl.runs import (
     name_of,
 )
 from baldvae_pl.settings import SettingError, as_list, refused
-from baldvae_pl.stopping import (
-    Stopped,
-    StopTogether,
-    say_how_to_go_on,
-    stop_on_signals,
-)
+from baldvae_pl.stopping import Stopped, StopTogether, say_how_to_go_on, stop_on_signals
 
 RUNS = "lightning_logs"
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])

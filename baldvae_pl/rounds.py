@@ -212,9 +212,8 @@ class ActiveLearning(Callback):
         threshold = scores_N[acquired].min().item()
         labels = data.ask(acquired)
 
-        of_unlabelled = scores_N.where(
-            pool.acquired_in == UNLABELLED, 0.0
-        )  # others are not negative
+        # As good as leaving L out, since no score is below 0, and takes less memory.
+        of_unlabelled = scores_N.where(pool.acquired_in == UNLABELLED, 0.0)
 
         # Parents come from L as it was before this purchase, or from the purchase itself.
         parents = self.complement.parents(scores_N, labelled, acquired, threshold)
