@@ -4,7 +4,8 @@ from collections.abc import Callable
 from math import isinf
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
 from baldvae_pl.batches import to_unit_interval
@@ -51,13 +52,23 @@ def check_sizes(trainer: Trainer, data: PoolDataModule, rounds: int, query_size:
             f"--data.batch_size: {data.batch_size} is more than the {size} images of the data set. "
             f"Take at most {size}."
         )
-    unlabelled = size - data.initial_labels
+    unlabelled = size - len(data.initial)
     if rounds and query_size > unlabelled:
         raise SettingError(
             f"--acquisition.query_size: {query_size} is more than the {unlabelled} images "
             f"that are unlabelled at the start. Take at most {unlabelled}, or fewer "
             "--data.initial_labels."
         )
+
+
+def check_module(pl_module: LightningModule, warm_start: bool) -> None:
+    """Raise a SettingError if a module lacks what a round uses."""
+    name = type(pl_module).__name__
+    parts = ["network"] if warm_start else ["network", "reset_parameters"]
+    if missing := [part for part in parts if not hasattr(pl_module, part)]:
+        raise SettingError(f"{name} lacks {' and '.join(missing)}, see ActiveLearning.")
+    if not is_overridden("validation_step", pl_module):
+        raise SettingError(f"{name} lacks validation_step, by which a round is tested.")
 
 
 def check_network(

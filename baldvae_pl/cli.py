@@ -4,22 +4,24 @@ import copy
 import errno
 import sys
 import warnings
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jsonargparse.typing import restricted_number_type
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from baldvae_pl import __version__
 from baldvae_pl.checkpoints import VAE_WEIGHTS, SafeCheckpointIO, read_checkpoint
 from baldvae_pl.data import PoolDataModule
-from baldvae_pl.modules import VAE, Classifier, train_vae
+from baldvae_pl.modules import VAE, Classifier
 from baldvae_pl.parser import Parser, ShippedConfigFile, check_not_null
 from baldvae_pl.predictions import Predictions
+from baldvae_pl.pretraining import provide_vae
 from baldvae_pl.progress import RoundProgressBar
 from baldvae_pl.rounds import ActiveLearning
 from baldvae_pl.runs import (
@@ -30,38 +32,36 @@ from baldvae_pl.runs import (
     claim,
     last_of,
     name_of,
+    run_folder,
 )
 from baldvae_pl.settings import SettingError, as_list, refused
 from baldvae_pl.stopping import Stopped, StopTogether, say_how_to_go_on, stop_on_signals
 
 RUNS = "lightning_logs"
+OF_MANY_RUNS = ("compare", "report")
+"""Commands beside those of Lightning's Trainer."""
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 
 
-def main(args: ArgsType = None) -> None:
+def main(args: list[str] | None = None) -> None:
     """Run `baldvae`; bad settings end it with one sentence and exit code 1 or 2."""
     for text in (
         "does not have many workers",  # gathering tensors is faster than worker processes
         "Found .* module.* in eval mode",  # the frozen VAE
         "exists and is not empty",  # a resumed run goes on in its own folder
         "The dirpath has changed from",  # predicting writes no checkpoints
+        "LightningCLI's args parameter",  # `compare` parses the settings of its runs
         ".*isinstance\\(treespec, LeafSpec\\)",  # Lightning's, since torch 2.9
     ):
         warnings.filterwarnings("ignore", f".*{text}")
     sys.path.append(str(Path.cwd()))  # so that `my_file.my_function` here is an import path
     stop_on_signals()
+    command, *rest = [*(sys.argv[1:] if args is None else args), ""]
     try:
-        BaldVAECLI(
-            Classifier,
-            PoolDataModule,
-            auto_configure_optimizers=False,
-            trainer_defaults={
-                "num_sanity_val_steps": 0,  # settings are checked before any training
-            },
-            save_config_callback=None,  # ours is written before the VAE is trained
-            parser_kwargs={"version": __version__},
-            args=args,
-        )
+        if command in OF_MANY_RUNS:  # which a run needs not wait to import
+            import_module(f"baldvae_pl.{command}").main(rest[:-1])
+        else:
+            make_cli(BaldVAECLI, args)
     except (SettingError, MisconfigurationException) as error:
         sys.exit(f"baldvae: error: {error}")
     except OSError as error:
@@ -72,6 +72,24 @@ def main(args: ArgsType = None) -> None:
     except Stopped:
         say_how_to_go_on()
         raise
+
+
+CLI = TypeVar("CLI", bound="BaldVAECLI")
+
+
+def make_cli(cli: type[CLI], args: list[str] | None) -> CLI:
+    """Return the command line, which has run what it says."""
+    return cli(
+        Classifier,
+        PoolDataModule,
+        auto_configure_optimizers=False,
+        trainer_defaults={
+            "num_sanity_val_steps": 0,  # settings are checked before any training
+        },
+        save_config_callback=None,  # ours is written before the VAE is trained
+        parser_kwargs={"version": __version__},
+        args=args,
+    )
 
 
 class BaldVAECLI(LightningCLI):
@@ -212,7 +230,7 @@ class BaldVAECLI(LightningCLI):
         for setting, module in (("--model.optimizer", self.model), ("--vae.optimizer", vae)):
             with refused(setting):
                 module.configure_optimizers()
-        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
+        folder = run_folder(self.trainer)
         weights = folder / "checkpoints" / VAE_WEIGHTS
         needed, resumes = rounds.complement.needs_vae, self.ckpt_path is not None
         given = vae.ckpt_path
@@ -231,7 +249,8 @@ class BaldVAECLI(LightningCLI):
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             self.lock = claim(folder, self.settings)
         if needed and given is None:
-            self._train_vae(vae, weights)
+            config = self.config_init[self.subcommand].trainer
+            provide_vae(vae, self.datamodule, self.trainer, config, self.vae_strategy, weights)
 
     def after_fit(self) -> None:
         """Leave the run folder to others."""
@@ -277,23 +296,3 @@ class BaldVAECLI(LightningCLI):
                 f"--ckpt_path: the weights in {self.ckpt_path} are of another network than "
                 "--model.network. Use the configuration that the run left in its config.yaml."
             ) from error
-
-    def _train_vae(self, vae: VAE, weights: Path) -> None:
-        # A trainer of its own on the same machine, in float32: it takes little time.
-        config = self.config_init[self.subcommand].trainer
-        same = ("accelerator", "devices", "num_nodes", "fast_dev_run", "enable_progress_bar",
-                "log_every_n_steps", "default_root_dir")  # fmt: skip
-        bar = RoundProgressBar("VAE epoch") if self.trainer.progress_bar_callback else None
-        trainer = Trainer(
-            **{name: config[name] for name in same},
-            strategy=self.vae_strategy,
-            logger=self.trainer.loggers,
-            callbacks=[StopTogether(), *as_list(bar)],
-            max_epochs=vae.epochs,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            plugins=[SafeCheckpointIO()],
-        )
-        train_vae(vae, self.datamodule, trainer)
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            trainer.save_checkpoint(weights, weights_only=True)

@@ -5,8 +5,9 @@ and *all_new* in the other, as a fair comparison needs.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,14 +23,38 @@ class Complement(NamedTuple):
     Attributes:
         parents: (scores_N, labelled, acquired, threshold) -> global indices of the parents.
             ``scores_N`` is the BALD score of all of W, ``labelled`` is L before this purchase,
-            ``acquired`` the purchase, ``threshold`` the lowest score in it.
+            ``acquired`` the purchase, ``threshold`` the lowest score in it unless another rule is
+            chosen.
         generate: (images, vae, generator) -> complements; images in [0, 1], shape (n, C, H, W).
+            Without a generator nothing is random.
         needs_vae: Whether ``generate`` uses the VAE, which is then trained before round 0.
     """
 
     parents: Callable[[Tensor, Tensor, Tensor, float], Tensor]
-    generate: Callable[[Tensor, Any, torch.Generator], Tensor]
+    generate: Callable[[Tensor, Any, torch.Generator | None], Tensor]
     needs_vae: bool
+
+
+def threshold_of(
+    rule: Literal["lowest", "highest"] | float,
+    acquired_K: Tensor,
+    scores_N: Tensor,
+    in_unlabelled_N: Tensor,
+) -> float:
+    """Return what a labelled image's score must reach to be uncertain.
+
+    Args:
+        rule: The lowest score of the purchase, as in the paper's condition (3), the highest, or a
+            quantile of the scores of U, from 0 to 1.
+        acquired_K: BALD scores of the purchase.
+        scores_N: BALD scores of all of W.
+        in_unlabelled_N: Who of W was in U before it.
+    """
+    if rule == "lowest":
+        return acquired_K.min().item()
+    if rule == "highest":
+        return acquired_K.max().item()
+    return float(np.quantile(scores_N[in_unlabelled_N].numpy(), rule))
 
 
 def at_least_as_uncertain(
@@ -52,18 +77,19 @@ def nobody(scores_N: Tensor, labelled: Tensor, acquired: Tensor, threshold: floa
     return labelled[:0]
 
 
-def reconstruct(images: Tensor, vae: Any, generator: torch.Generator) -> Tensor:
-    """Equation (4) of the paper: x' = d(e(x)), with z sampled from q(z|x).
+def reconstruct(images: Tensor, vae: Any, generator: torch.Generator | None) -> Tensor:
+    """Equation (4) of the paper: x' = d(e(x)), with z sampled from q(z|x), or its mean.
 
     The noise comes from a CPU generator, so that every accelerator makes the same complements.
     """
-    mean, log_var = vae.encode(images)
-    noise = torch.randn(mean.shape, generator=generator).to(mean)
-    complements: Tensor = vae.decode(mean + noise * (0.5 * log_var).exp())
+    z, log_var = vae.encode(images)
+    if generator is not None:
+        z = z + torch.randn(z.shape, generator=generator).to(z) * (0.5 * log_var).exp()
+    complements: Tensor = vae.decode(z)
     return complements
 
 
-def copy(images: Tensor, vae: Any, generator: torch.Generator) -> Tensor:
+def copy(images: Tensor, vae: Any, generator: torch.Generator | None) -> Tensor:
     """The parents themselves."""
     return images
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from jsonargparse.typing import NonNegativeFloat, PositiveInt
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -23,11 +23,11 @@ from baldvae_pl.batches import (
     images_at_once,
     to_unit_interval,
 )
-from baldvae_pl.datasets import Images, Source, check_source
+from baldvae_pl.datasets import Images, Source, check_source, choose, repeat
 from baldvae_pl.files import replacing
 from baldvae_pl.image_folder import find_images, read_images
 from baldvae_pl.oracle import KnownLabels, Oracle
-from baldvae_pl.pool import Pool
+from baldvae_pl.pool import Pool, one_of_each_in_turn
 from baldvae_pl.seeding import Purpose, make_generator
 from baldvae_pl.settings import SettingError, refused, resolve, with_options
 
@@ -46,7 +46,11 @@ class PoolDataModule(LightningDataModule):
         channels: Theirs: 3 for RGB, also if left out, or 1 for grey.
         skip_unreadable: Leave out image files that cannot be decoded, instead of refusing them.
         cache_folder: Where decoded image files are kept, ``~/.cache/baldvae`` if left out.
-        initial_labels: Size of the first labelled pool, drawn uniformly at random.
+        subset: W is so many images of the data set, at random, the same for every seed.
+        repeats: Each image of W is in it so often, with noise: ``RepeatedMNIST`` for MNIST, see
+            `baldvae_pl.datasets.repeat`.
+        initial_labels: Size of the first labelled pool, drawn uniformly at random, or ``all``.
+        balanced_initial_labels: Draw equally many of each class, as the data set's labels say.
         batch_size: Images of an optimiser step, over all processes.
         steps_per_round: Optimiser steps of a round, the same for every method and round.
         epochs_per_round: At least as many steps as so many passes over L take, which then grow
@@ -67,7 +71,10 @@ class PoolDataModule(LightningDataModule):
         channels: Literal[1, 3] | None = None,
         skip_unreadable: bool | None = None,
         cache_folder: str | None = None,
-        initial_labels: PositiveInt = 20,
+        subset: PositiveInt | None = None,
+        repeats: PositiveInt = 1,
+        initial_labels: PositiveInt | Literal["all"] = 20,
+        balanced_initial_labels: bool = False,
         batch_size: PositiveInt = 64,
         steps_per_round: PositiveInt = 300,
         epochs_per_round: NonNegativeFloat = 0,
@@ -86,7 +93,10 @@ class PoolDataModule(LightningDataModule):
         }
         self.format = {"image_size": image_size, "channels": channels}
         self.predict_folder = predict_folder
+        self.subset = subset
+        self.repeats = repeats
         self.initial_labels = initial_labels
+        self.balanced_initial_labels = balanced_initial_labels
         self.batch_size = batch_size
         self.steps_per_round = steps_per_round
         self.epochs_per_round = epochs_per_round
@@ -108,26 +118,31 @@ class PoolDataModule(LightningDataModule):
         if stage == "predict" or hasattr(self, "pool"):
             return
         source = self._load_source()
-        check_source(source)
         self.train, self.test, self.classes, self.files, _ = source
         # The indices of a checkpoint mean nothing for other images.
         self.fingerprint = fingerprint(source)
         size = len(self.train.labels)
-        if self.initial_labels > size:
+        initial = size if self.initial_labels == "all" else self.initial_labels
+        if initial > size:
             raise SettingError(
-                f"--data.initial_labels: {self.initial_labels} is more than the {size} images of "
+                f"--data.initial_labels: {initial} is more than the {size} images of "
                 f"the data set. Take at most {size}."
             )
         self.answer = self.oracle or KnownLabels(self.train.labels)
         self.pool = Pool(size, tuple(self.train.images.shape[1:]))
         chance = make_generator(self.seed, 0, Purpose.INITIAL_LABELS)
-        self.initial = torch.randperm(size, generator=chance)[: self.initial_labels].sort().values
+        order = torch.randperm(size, generator=chance)
+        if self.balanced_initial_labels:
+            order = one_of_each_in_turn(order, self.train.labels)
+        self.initial = order[:initial].sort().values
 
     def _load_source(self) -> Any:
         if self.source is None:
             load = with_options(self.load, "data", **self.format, **self.reading)
             with refused("--data.source"):
-                self.source = load(self.root)
+                source = load(self.root)
+            check_source(source)
+            self.source = repeat(choose(source, self.subset), self.repeats)
         return self.source
 
     def ask(self, indices: Tensor) -> Tensor:
@@ -274,3 +289,9 @@ def fingerprint(source: Source) -> str:
     for part in (*images, source.train.labels, *source.test):
         digest.update(part.contiguous().numpy().data)
     return digest.hexdigest()
+
+
+def data_of(trainer: Trainer) -> PoolDataModule:
+    """Return the data module that the trainer runs on."""
+    data: PoolDataModule = trainer.datamodule  # type: ignore[attr-defined]
+    return data

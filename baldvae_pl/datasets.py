@@ -17,9 +17,14 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from baldvae_pl.image_folder import find_images, read_images
+from baldvae_pl.seeding import Purpose, make_generator
 from baldvae_pl.settings import SettingError
 
 __all__ = ["CIFAR10", "MNIST", "FashionMNIST", "ImageFolder", "digits"]
+
+
+NOISE = 7.9
+"""Of repeated images, in levels of 0 to 255: 0.1 of the standard deviation of MNIST's pixels."""
 
 
 class Images(NamedTuple):
@@ -76,6 +81,49 @@ def check_source(source: Source) -> None:
                 f"--data.source: {name} has labels from {int(labels.min())} to "
                 f"{int(labels.max())}, with {len(source.classes)} classes. Mend the source."
             )
+
+
+def choose(source: Source, size: int | None) -> Source:
+    """Return a source with so many images of W, at random, the same ones at every call.
+
+    Raises:
+        SettingError: If it has fewer.
+    """
+    if size is None:
+        return source
+    if size > (there := len(source.train.labels)):
+        raise SettingError(
+            f"--data.subset: {size} is more than the {there} images of the data set. Take at most "
+            f"{there}, or leave it out."
+        )
+    chance = make_generator(0, 0, Purpose.SUBSET)
+    chosen = torch.randperm(there, generator=chance)[:size].sort().values
+    return source._replace(
+        train=Images(*(part[chosen] for part in source.train)),
+        files=source.files and [source.files[i] for i in chosen.tolist()],
+        fingerprint=None,
+    )
+
+
+def repeat(source: Source, times: int) -> Source:
+    """Return a source with each image of W so often, each time with other noise.
+
+    The redundant pools of Repeated-MNIST (Kirsch et al. 2019): Gaussian noise of `NOISE`, the same
+    at every call. With n images, the copies of image i are i, i + n, i + 2n, …
+    """
+    if times == 1:
+        return source
+    chance = make_generator(0, 0, Purpose.REPEATS)
+    images, labels = source.train
+    noisy = images.repeat(times, 1, 1, 1)
+    for part in noisy.split(4096):  # bounds the memory of floats
+        noise = NOISE * torch.randn(part.shape, generator=chance)
+        part.copy_((part + noise).round().clamp(0, 255))
+    return source._replace(
+        train=Images(noisy, labels.repeat(times)),
+        files=source.files and source.files * times,
+        fingerprint=None,
+    )
 
 
 def digits(root: Path) -> Source:

@@ -139,6 +139,8 @@ class VAE(LightningModule):
         optimizer: Makes the optimizer from the parameters.
         ckpt_path: Take the weights from here instead of training: a checkpoint of a run that used
             the same VAE, or its ``vae.ckpt``.
+        shared_path: Train it once for several runs: the first one leaves the weights in this file,
+            the others take them from there. The runs must differ in nothing that the VAE sees.
     """
 
     def __init__(
@@ -149,6 +151,7 @@ class VAE(LightningModule):
         likelihood: Literal["bernoulli", "gaussian"] = "bernoulli",
         optimizer: OptimizerCallable = torch.optim.Adam,
         ckpt_path: str | None = None,
+        shared_path: str | None = None,
     ) -> None:
         super().__init__()
         self.make_network = network
@@ -159,6 +162,7 @@ class VAE(LightningModule):
         self.likelihood = likelihood
         self.optimizer = optimizer
         self.ckpt_path = ckpt_path
+        self.shared_path = shared_path
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images = to_unit_interval(batch[0])

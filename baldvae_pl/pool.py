@@ -155,3 +155,18 @@ class Pool:
         self.labels = state["labels"]
         self.scores = state["scores"]
         self.generated = state["generated"]
+
+
+def one_of_each_in_turn(order: Tensor, labels: Tensor) -> Tensor:
+    """Return a random order of images so that any first n of it are balanced by class.
+
+    Args:
+        order: A permutation of all indices; within a class it is kept.
+        labels: Of all images. A class that is used up is left out.
+    """
+    by_class = order[labels[order].argsort(stable=True)]
+    counts = labels.bincount()
+    begins = (counts.cumsum(0) - counts)[labels[by_class]]
+    turn = torch.empty_like(order)  # how many of its class come before an image
+    turn[by_class] = torch.arange(len(order)) - begins
+    return order[turn[order].argsort(stable=True)]

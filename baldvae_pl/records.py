@@ -25,6 +25,7 @@ ROUND_COLUMNS = [
     "test/ece_mc",
     "acquired",
     "complemented",
+    "acquired/redundancy",
     "bald/threshold",
     "bald/labelled_max",
     "bald/margin",
@@ -35,6 +36,7 @@ ROUND_COLUMNS = [
     "seconds/evaluate",
     "seconds/evaluate_mc",
     "seconds/score",
+    "seconds/select",
     "seconds/complement",
 ]
 """Keys of a round's row: TensorBoard's tags, and with "_" for "/" the columns of the file."""

@@ -2,22 +2,27 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import (
+    ClosedUnitInterval,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+)
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
 from baldvae_pl import acquisition as functions
 from baldvae_pl import complement as policies
 from baldvae_pl import posterior as posteriors
-from baldvae_pl.batches import to_8_bit, to_unit_interval
+from baldvae_pl import selection as selections
 from baldvae_pl.checks import (
     check_agreement,
+    check_module,
     check_network,
     check_scores,
     check_sizes,
@@ -25,17 +30,27 @@ from baldvae_pl.checks import (
     check_weights,
     check_whole_rounds,
 )
-from baldvae_pl.complement import Complement
+from baldvae_pl.complement import Complement, threshold_of
 from baldvae_pl.dashboard import log_images, log_round
-from baldvae_pl.data import PoolDataModule
+from baldvae_pl.data import PoolDataModule, data_of
+from baldvae_pl.generation import complements_of, generate
 from baldvae_pl.pool import UNLABELLED
-from baldvae_pl.posterior import Draws, Posterior, eval_mode
+from baldvae_pl.posterior import Draws, Posterior
 from baldvae_pl.records import describe, write_acquisitions, write_rounds
-from baldvae_pl.scoring import evaluate_with_draws, score_images
+from baldvae_pl.runs import run_folder
+from baldvae_pl.scoring import (
+    describe_purchase,
+    describe_scores,
+    evaluate_with_draws,
+    log_probs_of,
+    score_images,
+)
 from baldvae_pl.seeding import Purpose, derive_seed, make_generator
+from baldvae_pl.selection import Candidates
 from baldvae_pl.settings import SettingError, resolve, with_options
 
 AcquisitionFunction = Callable[[Tensor], Tensor]
+Selection = Callable[[Candidates], Tensor]
 
 
 class ActiveLearning(Callback):
@@ -50,10 +65,18 @@ class ActiveLearning(Callback):
     Args:
         rounds: Number of purchases N; the classifier is trained N + 1 times.
         query_size: Labels bought per round, K.
-        function: Acquisition function: ``bald``, ``random``, or the import path of a function from
+        function: Acquisition function: ``bald``, ``max_entropy``, ``margin``, ``least_confidence``,
+            ``variation_ratios``, ``mean_std``, ``random``, or the import path of a function from
             ``log_probs_N_T_C`` to ``scores_N``.
+        selection: Which images are bought together, given these scores: ``top_k``; ``power``,
+            ``softmax`` or ``softrank``, which sample; ``batch_bald``; or the import path of a
+            function as in `baldvae_pl.selection`.
+        coldness: β of ``power``, ``softmax`` and ``softrank``: 0 is random, left out 1.
         complement: Who gets a complement: ``uncertain`` (BALD-VAE), ``none`` (BALD-O), ``all_new``
             (VAE-All), ``duplicate`` (control), or the import path of a ``Complement``.
+        threshold: The BALD score from which on a labelled image is uncertain: the ``lowest`` of the
+            purchase, as in the paper, the ``highest``, or a quantile of those of U, from 0 to 1.
+        latent: Whether a complement decodes a ``sample`` of q(z|x) or its ``mean``.
         posterior: Bayesian approximation: ``MCDropout``, or the import path of a class with its
             signature.
         mc_samples: Posterior draws T, at least 2.
@@ -69,7 +92,11 @@ class ActiveLearning(Callback):
         rounds: NonNegativeInt = 20,
         query_size: PositiveInt = 20,
         function: str | AcquisitionFunction = "bald",
+        selection: str | Selection = "top_k",
+        coldness: NonNegativeFloat | None = None,
         complement: str | Complement = "uncertain",
+        threshold: Literal["lowest", "highest"] | ClosedUnitInterval = "lowest",
+        latent: Literal["sample", "mean"] = "sample",
         posterior: str | Posterior = "MCDropout",
         mc_samples: PositiveInt = 100,
         nested: PositiveInt | None = None,
@@ -81,9 +108,16 @@ class ActiveLearning(Callback):
         self.function: AcquisitionFunction | None = resolve(
             "--acquisition.function", function, functions
         )
+        self.selection: Selection = with_options(
+            resolve("--acquisition.selection", selection, selections),
+            "acquisition",
+            coldness=coldness,
+        )
         self.complement: Complement = resolve(
             "--acquisition.complement", complement, policies, Complement
         )
+        self.threshold = threshold
+        self.latent = latent
         self.posterior: Posterior = with_options(
             resolve("--acquisition.posterior", posterior, posteriors), "acquisition", nested=nested
         )
@@ -109,12 +143,7 @@ class ActiveLearning(Callback):
         """Raise a SettingError for what cannot work, before anything expensive begins."""
         check_whole_rounds(trainer)
         check_sizes(trainer, data, self.rounds, self.query_size)
-        name = type(pl_module).__name__
-        parts = ["network"] if self.warm_start else ["network", "reset_parameters"]
-        if missing := [part for part in parts if not hasattr(pl_module, part)]:
-            raise SettingError(f"{name} lacks {' and '.join(missing)}, see ActiveLearning.")
-        if not is_overridden("validation_step", pl_module):
-            raise SettingError(f"{name} lacks validation_step, by which a round is tested.")
+        check_module(pl_module, self.warm_start)
         if self.mc_samples < 2:
             raise SettingError(
                 f"--acquisition.mc_samples: {self.mc_samples} draw cannot disagree with itself. "
@@ -124,7 +153,7 @@ class ActiveLearning(Callback):
         if self.complement.needs_vae:
             if self.vae is None:
                 raise SettingError("ActiveLearning: this complement policy needs the argument vae.")
-            check_vae(self._generate, data.train.images[:2])
+            check_vae(partial(generate, self.complement, self.vae), data.train.images[:2])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Here, since the batches of the first round may be made before on_train_start.
@@ -202,22 +231,36 @@ class ActiveLearning(Callback):
         began = time.perf_counter()
         draws = self._draws(pl_module, data.seed, round)
         scores_N, priorities_N = score_images(trainer, pl_module, draws, images, self.function)
-        if self.function is None:
-            chance = make_generator(data.seed, round, Purpose.ACQUISITION)
-            priorities_N = torch.rand(len(images), generator=chance)
         check_scores(scores_N, round, ranked=self.function is not None)
         scored = time.perf_counter()
 
-        acquired = pool.highest_unlabelled(priorities_N, self.query_size)
-        threshold = scores_N[acquired].min().item()
+        chance = make_generator(data.seed, round, Purpose.ACQUISITION)
+        if self.function is None:
+            priorities_N = torch.rand(len(images), generator=chance)
+        acquired = self.selection(
+            Candidates(
+                priorities_N,
+                labelled,
+                self.query_size,
+                pool.highest_unlabelled,
+                lambda some: log_probs_of(trainer, pl_module, draws, images[some]),
+                chance,
+            )
+        )
         labels = data.ask(acquired)
-
-        # As good as leaving L out, since no score is below 0, and takes less memory.
-        of_unlabelled = scores_N.where(pool.acquired_in == UNLABELLED, 0.0)
+        in_unlabelled_N = pool.acquired_in == UNLABELLED
+        threshold = threshold_of(self.threshold, scores_N[acquired], scores_N, in_unlabelled_N)
+        row |= describe_scores(scores_N, in_unlabelled_N, threshold)
+        row |= describe_purchase(trainer, pl_module, images[acquired])
+        selected = time.perf_counter()
 
         # Parents come from L as it was before this purchase, or from the purchase itself.
         parents = self.complement.parents(scores_N, labelled, acquired, threshold)
-        complements = self._complement(trainer, pl_module, images[parents], round)
+        chance = make_generator(data.seed, round, Purpose.COMPLEMENT)
+        complements = complements_of(
+            *(trainer, pl_module, self.complement, self.vae, images[parents]),
+            chance if self.latent == "sample" else None,
+        )
         pool.acquire(acquired, labels, round + 1, scores_N[acquired])
         pool.extend(complements, parents, round + 1, scores_N[parents], threshold)
         check_agreement(trainer, pool)
@@ -225,14 +268,9 @@ class ActiveLearning(Callback):
         row |= {
             "acquired": len(acquired),
             "complemented": len(parents),
-            "bald/threshold": threshold,
-            "bald/labelled_max": scores_N[labelled].max().item(),
-            "bald/margin": threshold - scores_N[labelled].max().item(),
-            "bald/labelled_mean": scores_N[labelled].mean().item(),
-            "bald/unlabelled_max": of_unlabelled.max().item(),
-            "bald/unlabelled_mean": of_unlabelled.sum().item() / (len(images) - len(labelled)),
             "seconds/score": scored - began,
-            "seconds/complement": time.perf_counter() - scored,
+            "seconds/select": selected - scored,
+            "seconds/complement": time.perf_counter() - selected,
         }
         pairs = torch.cat([images[parents], complements], dim=2)  # parents above complements
         log_images(trainer, "images/acquired", images[acquired], len(labelled))
@@ -242,28 +280,6 @@ class ActiveLearning(Callback):
         """Return the round's posterior draws, the same whenever and wherever they are made."""
         chance = make_generator(seed, round, Purpose.POSTERIOR)
         return self.posterior(pl_module.network, self.mc_samples, chance)  # type: ignore[arg-type]
-
-    def _complement(
-        self, trainer: Trainer, pl_module: LightningModule, parents: Tensor, round: int
-    ) -> Tensor:
-        """Return the complements of these 8-bit images, the same on every rank."""
-        data = data_of(trainer)
-        if self.vae is not None:
-            self.vae.to(pl_module.device)
-        chance = make_generator(data.seed, round, Purpose.COMPLEMENT)
-        # Made once: on different machines they might differ.
-        made = [
-            self._generate(part.to(pl_module.device), chance)
-            for part in parents.split(data.eval_batch_size)
-            if trainer.is_global_zero
-        ]
-        complements: Tensor = trainer.strategy.broadcast(torch.cat(made or [parents]))
-        return complements
-
-    @torch.no_grad()
-    def _generate(self, images: Tensor, chance: torch.Generator) -> Tensor:
-        with eval_mode(self.vae or nn.Identity()):
-            return to_8_bit(self.complement.generate(to_unit_interval(images), self.vae, chance))
 
     def _leave_records(self, trainer: Trainer) -> None:
         """Log the newest row and write the run's CSV files."""
@@ -286,14 +302,3 @@ class ActiveLearning(Callback):
         self.history = state_dict["history"]
         if self.vae is not None and state_dict["vae"] is not None:
             self.vae.load_state_dict(state_dict["vae"])
-
-
-def run_folder(trainer: Trainer) -> Path:
-    """Return the folder of the run; to be called on every process, as rank 0 is asked."""
-    return Path(trainer.log_dir or trainer.default_root_dir)
-
-
-def data_of(trainer: Trainer) -> PoolDataModule:
-    """Return the data module that the trainer runs on."""
-    data: PoolDataModule = trainer.datamodule  # type: ignore[attr-defined]
-    return data

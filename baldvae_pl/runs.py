@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from baldvae_pl import __version__
@@ -18,7 +18,7 @@ CONFIG = "config.yaml"
 FREE = {
     "acquisition": {"rounds"},
     "data": {"root", "cache_folder", "predict_folder", "eval_batch_size", "scoring_batch_size"},
-    "vae": {"ckpt_path"},
+    "vae": {"ckpt_path", "shared_path"},
 }
 """What may differ when a run goes on, beside the trainer but for what follows."""
 
@@ -60,6 +60,11 @@ def name_of(config: str | Path) -> str:
     path = Path(str(config)).absolute()
     in_a_run = path.name == CONFIG and path.parent.name.startswith("version_")
     return path.parent.parent.name if in_a_run else path.stem
+
+
+def run_folder(trainer: Trainer) -> Path:
+    """Return the folder of the run; to be called on every process, as rank 0 is asked."""
+    return Path(trainer.log_dir or trainer.default_root_dir)
 
 
 def claim(run: Path, settings: str) -> FileLock:

@@ -1,6 +1,7 @@
 """Many images under the posterior's draws: on any accelerator, shared among processes."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -12,7 +13,7 @@ from baldvae_pl.acquisition import bald
 from baldvae_pl.batches import images_at_once
 from baldvae_pl.datasets import Images
 from baldvae_pl.modules import probability_metrics
-from baldvae_pl.posterior import Draws
+from baldvae_pl.posterior import Draws, eval_mode
 from baldvae_pl.progress import RoundProgressBar
 
 
@@ -34,6 +35,61 @@ def score_images(
 
     scores_N_F = predict(trainer, pl_module, draws, images, statistic, len(columns), "Scoring")
     return scores_N_F[:, 0], scores_N_F[:, -1]
+
+
+def log_probs_of(
+    trainer: Trainer, pl_module: LightningModule, draws: Draws, images: Tensor
+) -> Tensor:
+    """Return log_probs_N_T_C of a few 8-bit images, on the CPU of every process."""
+    shape = draws_of(trainer, draws, images[:1]).shape[1:]
+    width = shape.numel()
+    flat_N_F = predict(
+        trainer, pl_module, draws, images, lambda x: x.flatten(1), width, "Comparing candidates"
+    )
+    log_probs_N_T_C: Tensor = flat_N_F.unflatten(1, shape)
+    return log_probs_N_T_C
+
+
+def describe_scores(
+    scores_N: Tensor, in_unlabelled_N: Tensor, threshold: float
+) -> dict[str, float]:
+    """Return what a round's row says of the BALD scores of U and of L, before the purchase."""
+    # As good as leaving the others out, since no score is below 0, and takes less memory.
+    of_unlabelled = scores_N.where(in_unlabelled_N, 0.0)
+    labelled = scores_N[~in_unlabelled_N]
+    return {
+        "bald/threshold": threshold,
+        "bald/labelled_max": labelled.max().item(),
+        "bald/margin": threshold - labelled.max().item(),
+        "bald/labelled_mean": labelled.mean().item(),
+        "bald/unlabelled_max": of_unlabelled.max().item(),
+        "bald/unlabelled_mean": of_unlabelled.sum().item() / int(in_unlabelled_N.sum()),
+    }
+
+
+@torch.no_grad()
+def describe_purchase(
+    trainer: Trainer, pl_module: LightningModule, images: Tensor
+) -> dict[str, float]:
+    """Return how alike these images are: the mean cosine similarity of the trunk's features.
+
+    Over all pairs, from -1 to 1, and after a ReLU from 0. Empty for a single image, or for a
+    network without a trunk.
+    """
+    network: Any = pl_module.network
+    if not hasattr(network, "trunk") or len(images) < 2:
+        return {}
+    sums = []
+    with eval_mode(network):
+        for part in images.split(images_at_once(images[0].numel())):
+            batch, _ = trainer.strategy.batch_to_device((part, part[:0]))
+            with trainer.precision_plugin.forward_context():
+                features = network.trunk(batch).flatten(1)
+            sums.append(F.normalize(features.float()).sum(0))
+    # The square of the sum is the sum over all pairs; those of an image with itself are 1 each.
+    with_themselves = torch.stack(sums).sum(0).square().sum().item()
+    pairs = len(images) * (len(images) - 1)
+    return {"acquired/redundancy": (with_themselves - len(images)) / pairs}
 
 
 def evaluate_with_draws(
@@ -83,13 +139,7 @@ def predict(
     Returns:
         Shape (N, width), float32, on the CPU. Memory is bounded by a batch, beside this result.
     """
-
-    def log_probs_of(images: Tensor) -> Tensor:
-        batch, _ = trainer.strategy.batch_to_device((images, images[:0]))
-        with trainer.precision_plugin.forward_context():
-            return draws(batch)
-
-    numbers = max(images[0].numel(), log_probs_of(images[:1]).numel())
+    numbers = max(images[0].numel(), draws_of(trainer, draws, images[:1]).numel())
     chosen = trainer.datamodule.scoring_batch_size  # type: ignore[attr-defined]
     size = chosen or images_at_once(numbers)
     starts = list(range(0, len(images), size))
@@ -101,6 +151,13 @@ def predict(
     result = torch.zeros(len(images), width, device=pl_module.device)
     for start in mine:
         part = slice(start, start + size)
-        result[part] = statistic(log_probs_of(images[part]))
+        result[part] = statistic(draws_of(trainer, draws, images[part]))
     reduced: Tensor = trainer.strategy.reduce(result, reduce_op="sum")
     return reduced.cpu()
+
+
+def draws_of(trainer: Trainer, draws: Draws, images: Tensor) -> Tensor:
+    """Return log_probs_N_T_C of a batch on the device, in the trainer's precision."""
+    batch, _ = trainer.strategy.batch_to_device((images, images[:0]))
+    with trainer.precision_plugin.forward_context():
+        return draws(batch)

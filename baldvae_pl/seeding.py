@@ -24,6 +24,8 @@ class Purpose(IntEnum):
     VAE_WEIGHTS = 7
     VAE_BATCHES = 8
     VAE_NOISE = 9
+    SUBSET = 10
+    REPEATS = 11
 
 
 def derive_seed(seed: int, round: int, purpose: Purpose) -> int:

@@ -9,8 +9,10 @@ from types import FrameType
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
-HOW_TO_GO_ON = "Go on from the last finished round with the same command and --ckpt_path last."
-
+HOW_TO_GO_ON = (
+    "Go on from the last finished round with the same command and --ckpt_path last; `compare` "
+    "needs the same command only."
+)
 
 PATIENCE = 5.0
 """Seconds that a shutdown may take."""

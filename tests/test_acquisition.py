@@ -1,6 +1,8 @@
 """BALD against closed forms, brute force in double precision and two peer libraries."""
 
 import math
+import statistics
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -9,7 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from torch import Tensor
 
-from baldvae_pl.acquisition import bald
+from baldvae_pl.acquisition import (
+    bald,
+    least_confidence,
+    margin,
+    max_entropy,
+    mean_std,
+    variation_ratios,
+)
 from baldvae_pl.complement import ROUNDING
 
 
@@ -120,3 +129,70 @@ def test_the_same_as_baal(scale: float) -> None:
     theirs = peer.BALD().get_uncertainties(log_probs.transpose(1, 2).double().numpy())
     ours = bald(log_probs).double()
     torch.testing.assert_close(ours, torch.as_tensor(theirs), atol=2e-6, rtol=0)
+
+
+def mean_of(log_probs_N_T_C: Tensor) -> list[list[float]]:
+    draws = log_probs_N_T_C.double().exp().tolist()
+    return [[math.fsum(c) / len(image) for c in zip(*image, strict=True)] for image in draws]
+
+
+def votes_of(image: list[list[float]]) -> list[int]:
+    return [draw.index(max(draw)) for draw in image]
+
+
+BY_HAND = {
+    max_entropy: lambda x: [-math.fsum(p * math.log(p) for p in m if p) for m in mean_of(x)],
+    least_confidence: lambda x: [1 - max(m) for m in mean_of(x)],
+    margin: lambda x: [1 - (sorted(m)[-1] - sorted(m)[-2]) for m in mean_of(x)],
+    variation_ratios: lambda x: [
+        1 - max(votes_of(i).count(c) for c in votes_of(i)) / len(i) for i in x.tolist()
+    ],
+    mean_std: lambda x: [
+        statistics.fmean(statistics.pstdev(c) for c in zip(*image, strict=True))
+        for image in x.double().exp().tolist()
+    ],
+}
+HIGHEST = {
+    max_entropy: math.log(4),
+    least_confidence: 0.75,
+    margin: 1.0,
+    variation_ratios: 0.75,
+    mean_std: 3**0.5 / 4,
+}
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 5.0, 1e4])
+@pytest.mark.parametrize("function", BY_HAND)
+def test_other_functions_give_the_brute_force_score(
+    function: Callable[[Tensor], Tensor], scale: float
+) -> None:
+    log_probs = random_log_probs(40, 30, 10, scale=scale)
+    scores = function(log_probs)
+    expected = torch.tensor(BY_HAND[function](log_probs), dtype=torch.double)
+    torch.testing.assert_close(scores.double(), expected, atol=3e-6, rtol=0)
+    assert scores.min() >= 0
+
+
+@pytest.mark.parametrize("function", BY_HAND)
+def test_other_functions_between_certainty_and_perfect_disagreement(
+    function: Callable[[Tensor], Tensor],
+) -> None:
+    one_hot = torch.eye(4).clamp(min=1e-30).log()
+    certain, split = one_hot[[2] * 4], one_hot[[0, 1, 2, 3]]
+    scores = function(torch.stack([certain, split]))
+    assert scores[0].item() == pytest.approx(0, abs=1e-6)
+    assert scores[1].item() == pytest.approx(HIGHEST[function], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [(max_entropy, "Entropy"), (margin, "Margin"), (least_confidence, "Certainty")],
+)
+def test_other_functions_order_as_baal_does(
+    function: Callable[[Tensor], Tensor], name: str
+) -> None:
+    peer = pytest.importorskip("baal.active.heuristics", reason="needs baal")
+    probs_N_T_C = random_log_probs(60, 20, 10).exp()
+    heuristic = getattr(peer, name)()
+    theirs = heuristic.get_ranks(probs_N_T_C.transpose(1, 2).double().numpy())[0]
+    assert function(probs_N_T_C.double().log()).argsort(descending=True).tolist() == [*theirs]

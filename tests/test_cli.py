@@ -17,7 +17,26 @@ from baldvae_pl.parser import shipped_configs
 
 RUN = Path("lightning_logs/digits/version_0")
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
-OVERLAYS = ["bald_o.yaml", "vae_all.yaml", "duplicate.yaml", "random.yaml", "smoke.yaml"]
+OVERLAYS = {  # and what they set
+    "all_labels.yaml": "initial_labels: all",
+    "bald_o.yaml": "complement: none",
+    "bald_vae.yaml": "complement: uncertain",
+    "batch_bald.yaml": "selection: batch_bald",
+    "duplicate.yaml": "complement: duplicate",
+    "label_efficiency.yaml": "query_size: 10",
+    "least_confidence.yaml": "function: least_confidence",
+    "margin.yaml": "function: margin",
+    "max_entropy.yaml": "function: max_entropy",
+    "mean_std.yaml": "function: mean_std",
+    "power_bald.yaml": "selection: power",
+    "random.yaml": "function: random",
+    "repeated.yaml": "repeats: 4",
+    "smoke.yaml": "steps_per_round: 20",
+    "softmax_bald.yaml": "coldness: 8",
+    "softrank_bald.yaml": "selection: softrank",
+    "vae_all.yaml": "complement: all_new",
+    "variation_ratios.yaml": "function: variation_ratios",
+}
 CONFIGS = [
     *("digits.yaml", "mnist.yaml", "mnist_top500.yaml", "fashion_mnist.yaml"),
     *("cifar10.yaml", "cifar10_resnet.yaml", "image_folder.yaml"),
@@ -49,25 +68,15 @@ def test_shipped_configs_are_all_listed_here() -> None:
 
 @pytest.mark.parametrize(
     ("config", "overlay"),
-    [*((config, None) for config in CONFIGS), *(("mnist.yaml", overlay) for overlay in OVERLAYS)],
+    [*((config, "") for config in CONFIGS), *(("mnist.yaml", overlay) for overlay in OVERLAYS)],
 )
-def test_every_config_parses(
-    config: str, overlay: str | None, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_config_parses(config: str, overlay: str, capsys: pytest.CaptureFixture[str]) -> None:
     overlays = [f"--config={overlay}"] if overlay else []
     with pytest.raises(SystemExit) as caught:
         main(["fit", f"--config={config}", *overlays, "--print_config"])
     assert caught.value.code == 0
     printed = capsys.readouterr().out
-    expected = {
-        "bald_o.yaml": "complement: none",
-        "vae_all.yaml": "complement: all_new",
-        "duplicate.yaml": "complement: duplicate",
-        "random.yaml": "function: random",
-        "smoke.yaml": "steps_per_round: 20",
-        None: "complement: uncertain",
-    }
-    assert expected[overlay] in printed
+    assert OVERLAYS.get(overlay, "complement: uncertain") in printed
 
 
 @pytest.mark.parametrize(

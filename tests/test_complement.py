@@ -1,6 +1,7 @@
 """Who gets a complement, against the sets of the paper; how it is made, against arithmetic."""
 
 from math import log
+from typing import Literal
 
 import pytest
 import torch
@@ -104,3 +105,22 @@ def test_policies_that_are_compared_differ_in_one_thing(
 ) -> None:
     policy = resolve("--acquisition.complement", name, policies)
     assert policy == Complement(parents, generate, needs_vae)
+
+
+def test_without_a_generator_the_mean_is_decoded() -> None:
+    images = torch.rand(4, 1, 2, 3)
+    for policy in (policies.uncertain, policies.all_new):
+        torch.testing.assert_close(policy.generate(images, FourfoldVariance(), None), 10 * images)
+    assert torch.equal(policies.duplicate.generate(images, None, None), images)
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"), [("lowest", 0.5), ("highest", 0.7), (0.0, 0.1), (0.5, 0.4), (1.0, 0.7)]
+)
+def test_the_threshold_is_of_the_purchase_or_a_quantile_of_the_pool(
+    rule: Literal["lowest", "highest"] | float, expected: float
+) -> None:
+    scores_N = torch.tensor([0.9, 0.1, 0.7, 0.3, 0.5, 0.0])
+    in_unlabelled = torch.tensor([False, True, True, True, True, False])
+    threshold = policies.threshold_of(rule, scores_N[[2, 4]], scores_N, in_unlabelled)
+    assert threshold == pytest.approx(expected)

@@ -151,6 +151,27 @@ def test_test_images_are_shared_out_once_in_equally_many_batches(
     assert all(1 <= len(batch) <= batch_size for share in shares for batch in share)
 
 
+def test_initial_labels_may_be_balanced_or_all() -> None:
+    for seed in range(20):
+        labels = data_of_twelve(balanced_initial_labels=True, initial_labels=7, seed=seed).pool
+        counts = labels.labels[labels.labelled].bincount().tolist()
+        assert sorted(counts) == [2, 2, 3]
+    everything = data_of_twelve(initial_labels="all").pool
+    assert everything.labelled.tolist() == list(range(12))
+
+
+def test_a_pool_may_be_a_part_of_the_data_set_and_repeated() -> None:
+    data = data_of_twelve(subset=5, repeats=3, initial_labels=15)
+    assert data.train.images.shape == (15, 1, 2, 2)
+    assert len(data.train.labels[:5].unique()) > 1
+    assert torch.equal(data.train.labels, data.train.labels[:5].repeat(3))
+    fingerprints = {
+        data_of_twelve(**options).fingerprint
+        for options in ({}, {"subset": 5}, {"repeats": 2}, {"subset": 5, "repeats": 3})
+    }
+    assert len(fingerprints) == 4
+
+
 # Batches
 
 

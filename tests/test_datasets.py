@@ -22,7 +22,9 @@ from baldvae_pl.datasets import (
     Images,
     Source,
     check_source,
+    choose,
     digits,
+    repeat,
 )
 from baldvae_pl.settings import SettingError
 
@@ -281,3 +283,38 @@ def test_a_source_that_forgets_names_of_files_is_refused() -> None:
     check_source(Source(images, images, ["a", "b"], ["x", "y", "z"]))
     with pytest.raises(SettingError, match="2 names of files for 3 images"):
         check_source(Source(images, images, ["a", "b"], ["x", "y"]))
+
+
+def test_a_subset_is_the_same_images_every_time_with_their_labels_and_files(
+    digits_source: Source,
+) -> None:
+    named = digits_source._replace(files=[f"{i}.png" for i in range(1297)], fingerprint="x")
+    chosen, again = (choose(named, 100) for _ in range(2))
+    assert torch.equal(chosen.train.images, again.train.images)
+    numbers = [int(file.removesuffix(".png")) for file in chosen.files]
+    assert numbers == sorted(set(numbers))
+    assert torch.equal(chosen.train.images, digits_source.train.images[numbers])
+    assert torch.equal(chosen.train.labels, digits_source.train.labels[numbers])
+    assert chosen.test is named.test
+    assert chosen.fingerprint is None  # they are other images now
+    assert abs(np.mean(numbers) - 648) < 5 * 1297 / 12**0.5 / 10
+    assert choose(named, None) is named
+    with pytest.raises(SettingError, match=r"--data\.subset: 1298 is more than the 1297"):
+        choose(named, 1298)
+
+
+def test_repeated_images_differ_by_noise_of_a_tenth_of_the_spread(digits_source: Source) -> None:
+    grey = Images(torch.full((5000, 1, 4, 4), 128, dtype=torch.uint8), torch.arange(5000) % 10)
+    source = digits_source._replace(train=grey, files=[str(i) for i in range(5000)])
+    four = repeat(source, 4)
+    assert four.train.images.shape == (20_000, 1, 4, 4)
+    assert torch.equal(four.train.labels, grey.labels.repeat(4))
+    assert four.files[5001] == "1"
+    noise = four.train.images.float() - 128
+    assert abs(noise.mean()) < 0.1
+    assert noise.std() == pytest.approx(0.1 * 0.3081 * 255, rel=0.02)
+    assert not torch.equal(four.train.images[:5000], four.train.images[5000:10_000])
+    assert torch.equal(four.train.images, repeat(source, 4).train.images)
+    assert repeat(source, 1) is source
+    extremes = repeat(digits_source, 2).train.images  # no number runs over
+    assert (extremes[1297:].float() - digits_source.train.images.float()).abs().max() < 60

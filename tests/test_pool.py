@@ -1,6 +1,7 @@
 """The pool against a dictionary: whatever is bought in whatever order, U and L partition W."""
 
 import io
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from torch import Tensor
 
-from baldvae_pl.pool import Pool
+from baldvae_pl.pool import Pool, one_of_each_in_turn
 
 SIZE = 9
 SHAPE = (2, 1, 3)
@@ -226,3 +227,21 @@ def test_the_highest_of_the_unlabelled_are_found_as_by_sorting(
     priorities = torch.tensor([float(priority) for priority, _ in images])
     expected = sorted(unlabelled, key=lambda index: (-images[index][0], index))[:count]
     assert pool.highest_unlabelled(priorities, count).tolist() == expected
+
+
+@settings(deadline=None, max_examples=200, derandomize=True)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.data())
+def test_any_first_images_are_balanced_as_far_as_they_can_be(
+    labels: list[int], data: st.DataObject
+) -> None:
+    order = torch.tensor(data.draw(st.permutations(range(len(labels)))))
+    balanced = one_of_each_in_turn(order, torch.tensor(labels)).tolist()
+    assert sorted(balanced) == list(range(len(labels)))
+    for count in range(1, len(labels) + 1):
+        bought = Counter(labels[i] for i in balanced[:count])
+        most = max(bought.values())
+        for label in set(labels):  # one fewer than another class, or all of them
+            assert bought[label] >= min(most - 1, labels.count(label))
+    for label in set(labels):
+        of_a_class = [i for i in order.tolist() if labels[i] == label]
+        assert [i for i in balanced if labels[i] == label] == of_a_class

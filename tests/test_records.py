@@ -27,6 +27,7 @@ HISTORY = [
         "test/ece_mc": 0.0,
         "acquired": 3,
         "complemented": 1,
+        "acquired/redundancy": 0.875,
         "bald/threshold": 0.125,
         "bald/labelled_max": 0.25,
         "bald/margin": -0.125,
@@ -37,6 +38,7 @@ HISTORY = [
         "seconds/evaluate": 0.5,
         "seconds/evaluate_mc": 1.5,
         "seconds/score": 3.0,
+        "seconds/select": 0.25,
         "seconds/complement": 0.0,
         "not in the file": 9.0,
     },
@@ -46,13 +48,13 @@ HISTORY = [
 
 ROUNDS = """\
 round,labelled,unlabelled,generated,test_acc,test_nll,test_ece,test_acc_mc,test_nll_mc,test_ece_mc,\
-acquired,complemented,bald_threshold,bald_labelled_max,bald_margin,bald_labelled_mean,\
+acquired,complemented,acquired_redundancy,bald_threshold,bald_labelled_max,bald_margin,bald_labelled_mean,\
 bald_unlabelled_max,bald_unlabelled_mean,seconds_train,seconds_evaluate,seconds_evaluate_mc,\
-seconds_score,seconds_complement
-0,3,7,0,0.5,1.234568,1e-09,0.3333333,123456.8,0,3,1,0.125,0.25,-0.125,0.0625,0.75,0.1,2.5,0.5,1.5,\
-3,0
-1,6,4,1,,,,,,,,,0.375,,,,,,,,,,
-2,8,2,4,0.75,,,,,,,,,,,,,,,,,,
+seconds_score,seconds_select,seconds_complement
+0,3,7,0,0.5,1.234568,1e-09,0.3333333,123456.8,0,3,1,0.875,0.125,0.25,-0.125,0.0625,0.75,0.1,2.5,0.5,1.5,\
+3,0.25,0
+1,6,4,1,,,,,,,,,,0.375,,,,,,,,,,,
+2,8,2,4,0.75,,,,,,,,,,,,,,,,,,,,
 """
 
 ACQUISITIONS = """\

@@ -61,6 +61,11 @@ def fit(
     return module
 
 
+def trainer_of(data: PoolDataModule) -> Trainer:
+    assert data.trainer is not None
+    return data.trainer
+
+
 def records(folder: Path, name: str) -> list[dict[str, str]]:
     with (folder / "run" / "version_0" / name).open() as file:
         return list(csv.DictReader(file))
@@ -139,6 +144,52 @@ def test_random_buys_by_seed_alone(tmp_path: Path) -> None:
     assert not torch.equal(first, bought("c", seed=4))
     # Uniform over U: the mean index of 50 of 1,297 lies within five standard errors of the middle.
     assert abs(first.float().mean() - 648) < 5 * 1297 / 12**0.5 / 50**0.5
+
+
+def test_a_selection_decides_and_the_threshold_is_the_lowest_bald_in_it(tmp_path: Path) -> None:
+    rounds = ActiveLearning(
+        rounds=1, query_size=20, selection="softmax", coldness=5, complement="duplicate"
+    )
+    data = fit(tmp_path / "softmax", rounds)
+    pool, row = data.pool, rounds.history[0]
+    chosen = (pool.acquired_in == 1).nonzero().flatten()
+    assert row["bald/threshold"] == pool.scores[chosen].min().item()
+    assert row["bald/unlabelled_max"] > row["bald/threshold"]
+    top = fit(tmp_path / "top", ActiveLearning(rounds=1, query_size=20, complement="none")).pool
+    assert set(chosen.tolist()) != set((top.acquired_in == 1).nonzero().flatten().tolist())
+
+
+def test_batch_bald_buys_by_the_rounds_own_draws(tmp_path: Path) -> None:
+    rounds = ActiveLearning(
+        rounds=1, query_size=6, selection="batch_bald", complement="none", mc_samples=12
+    )
+    pool = fit(tmp_path, rounds, initial_labels=900).pool
+    row = rounds.history[0]
+    assert row["acquired"] == 6
+    chosen = (pool.acquired_in == 1).nonzero().flatten()
+    assert row["bald/threshold"] == pool.scores[chosen].min().item()
+    again = ActiveLearning(
+        rounds=1, query_size=6, selection="batch_bald", complement="none", mc_samples=12
+    )
+    same = fit(tmp_path / "again", again, initial_labels=900, scoring_batch_size=50).pool
+    assert torch.equal(pool.acquired_in, same.acquired_in)
+
+
+def test_how_alike_the_images_of_a_purchase_are(tmp_path: Path) -> None:
+    model = Classifier(DigitsNet)
+    rounds = ActiveLearning(rounds=1, query_size=7, complement="none")
+    data = fit(tmp_path, ActiveLearning(rounds=0, complement="none"), model)
+    rounds._acquire(trainer_of(data), model, row := {"round": 0})
+    bought = (data.pool.acquired_in == 1).nonzero().flatten()
+    with torch.no_grad():
+        features = model.network.trunk(to_unit_interval(data.train.images[bought])).flatten(1)
+    pairs = [
+        F.cosine_similarity(features[i], features[j], dim=0).item()
+        for i in range(7)
+        for j in range(7)
+        if i != j
+    ]
+    assert row["acquired/redundancy"] == pytest.approx(sum(pairs) / len(pairs), abs=1e-5)
 
 
 def test_own_acquisition_function_decides(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def main() -> None:
     tables: dict[str, Callable[[], pd.DataFrame]] = {
         "scoring": lambda: scoring(digits, MNISTNet, 256, 5),
         "limit": lambda: limit(digits),
-        "resnet18": lambda: scoring(colour, ResNet18, 32, 1),
+        "resnet18": lambda: scoring(colour, ResNet18, 32, 3),
         "training": lambda: training(source),
         "experiment": lambda: experiment(source),
         "draws": draws,

@@ -1,0 +1,174 @@
+"""`baldvae compare` on real digits: pairs, a kill in between, one run at a time, and its errors."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import SMALL, baldvae, rounds_of
+
+from baldvae_pl.cli import main
+
+OPTIONS = [option for option in SMALL[2:] if not option.startswith("--trainer.log")]
+GRID = ["compare", "--configs=digits", "--folder=grid", "--jobs=2", *OPTIONS]
+METHODS = ["bald_vae", "bald_o", "vae_all"]
+
+
+def run_of(folder: Path, method: str, seed: int) -> Path:
+    return folder / f"seed_{seed}" / "lightning_logs" / f"digits+{method}" / "version_0"
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three methods and two seeds, finished."""
+    place = tmp_path_factory.mktemp("compare")
+    done = baldvae(*GRID, "--methods", *METHODS, "--seeds", "0", "1", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "digits+bald_o:1 is finished" in done.stdout
+    return place / "grid"
+
+
+def test_runs_of_a_seed_are_paired_and_share_their_vae(grid: Path) -> None:
+    bought, networks = {}, {}
+    for seed in (0, 1):
+        for method in METHODS:
+            run = run_of(grid, method, seed)
+            last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+            initial = last["PoolDataModule"]["pool"]["acquired_in"] == 0
+            bought[method, seed] = initial.nonzero().flatten().tolist()
+            networks[method, seed] = last["callbacks"]["ActiveLearning"]["vae"]
+        # Before the first complement all methods are the same run.
+        first = [rounds_of(run_of(grid, method, seed))["test_acc"][0] for method in METHODS]
+        assert len(set(first)) == 1
+        assert bought["bald_vae", seed] == bought["bald_o", seed] == bought["vae_all", seed]
+        for name, weight in networks["bald_vae", seed].items():
+            assert torch.equal(weight, networks["vae_all", seed][name])
+        own = [run_of(grid, method, seed) / "checkpoints" / "vae.ckpt" for method in METHODS]
+        assert sum(path.exists() for path in own) == 1  # trained by one of them
+    assert bought["bald_o", 0] != bought["bald_o", 1]
+    assert any(
+        not torch.equal(weight, networks["bald_vae", 1][name])
+        for name, weight in networks["bald_vae", 0].items()
+    )
+
+
+def test_a_report_is_left_beside_the_runs(grid: Path) -> None:
+    gathered = pd.read_csv(grid / "runs.csv")
+    for (method, seed), rounds in gathered.groupby(["method", "seed"]):
+        written = rounds_of(run_of(grid, method, seed))
+        assert rounds["test_acc"].tolist() == pytest.approx(written["test_acc"].tolist())
+    assert len(gathered) == 3 * 2 * 4
+    assert (grid / "digits.svg").stat().st_size > 10_000
+    assert "| bald_o" in (grid / "report.md").read_text()
+
+
+def test_what_is_finished_is_not_repeated(grid: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in grid.rglob("*.ckpt")}
+    done = baldvae(*GRID, "--methods", *METHODS, "--seeds", "0", "1", cwd=grid.parent)
+    assert done.returncode == 0, done.stderr
+    assert "is finished" not in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in grid.rglob("*.ckpt")} == before
+
+
+def test_other_settings_are_refused_in_the_same_folder(grid: Path) -> None:
+    done = baldvae(*GRID, "--methods=bald_o", "--seeds=0", "--data.batch_size=7", cwd=grid.parent)
+    assert done.returncode == 1
+    assert "--data.batch_size: 7 is not what the run of" in done.stderr
+    assert len(list(grid.rglob("version_*"))) == 6
+
+
+def test_one_run_at_a_time_gives_the_same(grid: Path, tmp_path: Path) -> None:
+    for method in ("vae_all", "bald_vae"):
+        only = f"--only={method}:1"
+        done = baldvae(*GRID, "--methods", *METHODS, "--seeds", "0", "1", only, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "grid" / "report.md").exists()
+    for method in ("vae_all", "bald_vae"):
+        one, other = (run_of(folder, method, 1) for folder in (grid, tmp_path / "grid"))
+        pd.testing.assert_frame_equal(rounds_of(one), rounds_of(other), check_exact=True)
+    assert len(list(tmp_path.rglob("version_*"))) == 2
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=lambda how: how.name)
+def test_a_comparison_that_was_killed_goes_on(
+    grid: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    command = [*GRID, "--methods", *METHODS, "--seeds", "1"]
+    for wait in ("vae", "rounds.csv"):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "baldvae_pl", *command],
+            cwd=tmp_path,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        until = time.monotonic() + 120
+        while not list(tmp_path.rglob(wait)) and process.poll() is None:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        process.send_signal(how)
+        _, said = process.communicate()
+        if how is signal.SIGTERM:
+            assert process.returncode == 143
+            assert "`compare` needs the same command only" in said
+    done = baldvae(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for method in METHODS:
+        one, other = (run_of(folder, method, 1) for folder in (grid, tmp_path / "grid"))
+        pd.testing.assert_frame_equal(rounds_of(one), rounds_of(other), check_exact=True)
+        assert (one / "acquisitions.csv").read_bytes() == (other / "acquisitions.csv").read_bytes()
+    assert len(list(tmp_path.rglob("version_*"))) == 3
+
+
+def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text("acquisition: {function: no.such}\n")
+    done = baldvae(*GRID, "--methods", "broken", "bald_o", "--seeds=0", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "1 of 2 runs failed" in done.stderr
+    assert "--acquisition.function: 'no.such' cannot be imported" in done.stderr
+    assert len(rounds_of(run_of(tmp_path / "grid", "bald_o", 0))) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--methods=nope"], "nope: there is no such YAML file here"),
+        (["--configs=nope"], "nope: there is no such YAML file here"),
+        (["--jobs=0"], "--jobs: 0 runs are none"),
+        (["--only=bald_o:7"], "--only: bald_o:7 is none of the methods and seeds"),
+        (["--seeds=x"], "argument --seeds: invalid int value: 'x'"),
+        (["--seeds=-1"], "seed_everything"),
+        (["--data.batchsize=3"], "Did you mean --data.batch_size?"),
+        (["--data.batch_size=x"], "data.batch_size"),
+        (["--ckpt_path=last"], "--ckpt_path"),
+    ],
+)
+def test_bad_options_of_compare(
+    options: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main(["compare", "--configs=digits", *options])
+    said = caught.value.code if isinstance(caught.value.code, str) else capsys.readouterr().err
+    assert words in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_report_command_answers_and_refuses(
+    grid: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    main(["report", str(grid / "runs.csv"), f"--out={tmp_path}", "--accuracies", "50", "99.9"])
+    assert "labels for 99.9 %" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as caught:
+        main(["report", str(tmp_path / "nothing")])
+    assert "there is no rounds.csv in" in str(caught.value.code)

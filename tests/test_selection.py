@@ -1,0 +1,169 @@
+"""Selections against the distributions and the joint information that they are defined by."""
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from baldvae_pl import selection
+from baldvae_pl.pool import Pool
+from baldvae_pl.selection import Candidates, batch_bald, power, softmax, softrank, top_k
+from baldvae_pl.settings import SettingError
+
+SCORES = torch.tensor([0.3, 0.0, 0.6, 0.9, 0.1, 0.4])
+
+
+def candidates(
+    scores_N: Tensor, count: int, labelled: Sequence[int] = (), seed: int = 0, **other: Tensor
+) -> Candidates:
+    pool = Pool(len(scores_N), (1, 1, 1))
+    pool.acquire(
+        torch.tensor(labelled, dtype=torch.long), torch.zeros(len(labelled), dtype=torch.long), 0
+    )
+    log_probs_N_T_C = other.get("log_probs", torch.empty(0))
+    return Candidates(
+        scores_N,
+        pool.labelled,
+        count,
+        pool.highest_unlabelled,
+        lambda some: log_probs_N_T_C[some],
+        torch.Generator().manual_seed(seed),
+    )
+
+
+def random_log_probs(*shape: int, scale: float, seed: int) -> Tensor:
+    logits = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return (scale * logits).log_softmax(-1)
+
+
+def joint_information(log_probs_n_T_C: Tensor) -> float:
+    """I(y_1 .. y_n; w) in nats, by going through all outcomes."""
+    probs = log_probs_n_T_C.double().exp()
+    images, draws, classes = probs.shape
+    given_draw = torch.ones(1, draws, dtype=torch.double)
+    for image in range(images):
+        given_draw = (given_draw[:, None] * probs[image].T).flatten(0, 1)
+    assert len(given_draw) == classes**images
+    joint = torch.special.entr(given_draw.mean(1)).sum()
+    return (joint - torch.special.entr(probs).sum((0, 2)).mean()).item()
+
+
+def test_top_k_are_the_highest_of_the_unlabelled() -> None:
+    assert top_k(candidates(SCORES, 3, labelled=[3])).tolist() == [2, 5, 0]
+
+
+@pytest.mark.parametrize("coldness", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("choose", [power, softmax, softrank])
+def test_samples_have_the_distribution_of_the_paper(choose: object, coldness: float) -> None:
+    """Of ordered pairs: with p for the first, and p of what is left for the second."""
+    labelled, draws = [3], 4000
+    unlabelled = [i for i in range(len(SCORES)) if i not in labelled]
+    by_rank = sorted(unlabelled, key=lambda i: -SCORES[i].item())
+    weight = {
+        power: lambda i: SCORES[i].item() ** coldness,
+        softmax: lambda i: math.exp(coldness * SCORES[i].item()),
+        softrank: lambda i: (1 + by_rank.index(i)) ** -coldness,
+    }[choose]
+    seen = Counter(
+        tuple(choose(candidates(SCORES, 2, labelled, seed), coldness).tolist())
+        for seed in range(draws)
+    )
+    total = sum(map(weight, unlabelled))
+    for first, second in itertools.permutations(unlabelled, 2):
+        p = weight(first) / total * weight(second) / (total - weight(first))
+        error = 4.5 * math.sqrt(p * (1 - p) / draws) + 1e-9
+        assert abs(seen[first, second] / draws - p) <= error, (first, second)
+
+
+@pytest.mark.parametrize("choose", [power, softmax, softrank])
+def test_the_same_generator_chooses_the_same_and_the_coldest_is_top_k(choose: object) -> None:
+    one, again = (choose(candidates(SCORES, 3, seed=1)).tolist() for _ in range(2))
+    assert one == again
+    assert len({tuple(choose(candidates(SCORES, 3, seed=s)).tolist()) for s in range(20)}) > 5
+    assert choose(candidates(SCORES, 3, [3]), coldness=1e4).tolist() == [2, 5, 0]
+    assert sorted(choose(candidates(SCORES, 9, [3])).tolist()) == [0, 1, 2, 4, 5]
+
+
+def test_power_refuses_scores_that_are_no_probabilities() -> None:
+    with pytest.raises(SettingError, match=r"--acquisition\.selection: power"):
+        power(candidates(-SCORES, 2))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("classes", [2, 4])
+def test_batch_bald_is_greedy_in_the_joint_information(seed: int, classes: int) -> None:
+    log_probs = random_log_probs(12, 7, classes, scale=2.0, seed=seed)
+    chosen: list[int] = []
+    for _ in range(4):
+        left = [i for i in range(12) if i not in chosen]
+        chosen.append(max(left, key=lambda i: joint_information(log_probs[[*chosen, i]])))
+    scores = torch.tensor([joint_information(image[None]) for image in log_probs])
+    of = candidates(scores, 4, log_probs=log_probs)
+    assert batch_bald(of).tolist() == chosen
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_batch_bald_is_that_of_batchbald_redux(seed: int) -> None:
+    peer = pytest.importorskip("batchbald_redux.batchbald", reason="needs batchbald-redux")
+    log_probs = random_log_probs(60, 20, 10, scale=2.0, seed=seed)
+    theirs = peer.get_batchbald_batch(log_probs.double(), 4, 10_000, dtype=torch.double)
+    scores = torch.tensor([joint_information(image[None]) for image in log_probs])
+    assert batch_bald(candidates(scores, 4, log_probs=log_probs)).tolist() == theirs.indices
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sampled_outcomes_choose_a_batch_as_good_as_enumerated_ones(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_probs = random_log_probs(20, 200, 4, scale=1.0, seed=seed).repeat(3, 1, 1)  # copies
+    scores = torch.tensor([joint_information(image[None]) for image in log_probs])
+    found = {}
+    for most in (4**6, 100):  # all outcomes of six images, and of three
+        monkeypatch.setattr(selection, "MOST_OUTCOMES", most)
+        chosen = batch_bald(candidates(scores, 6, log_probs=log_probs))
+        found[most] = joint_information(log_probs[chosen])
+    assert found[100] >= 0.98 * found[4**6]
+    assert found[4**6] > 1.1 * joint_information(log_probs[scores.topk(6).indices])
+
+
+def test_batch_bald_buys_one_of_two_copies() -> None:
+    certain = torch.eye(2).clamp(min=1e-30).log()
+    undecided = certain[[0, 1, 0, 1]]  # draws disagree: log 2 to learn
+    other = certain[[0, 0, 1, 1]]  # independent of it
+    weak = torch.tensor([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1], [0.1, 0.9]]).log()
+    log_probs = torch.stack([undecided, undecided, weak, other])
+    scores = torch.tensor([joint_information(image[None]) for image in log_probs])
+    of = candidates(scores, 2, log_probs=log_probs)
+    assert batch_bald(of).tolist() == [0, 3]
+    assert top_k(of).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("numbers", [1, 10**9])
+def test_batch_bald_of_saturated_logits_is_bounded_and_no_nan(
+    numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "NUMBERS_AT_ONCE", numbers)
+    monkeypatch.setattr(selection, "MOST_OUTCOMES", 50)
+    log_probs = random_log_probs(30, 10, 5, scale=1e5, seed=0)
+    log_probs[::2] = log_probs[::2].clamp(max=0).where(log_probs[::2] > -1e3, -torch.inf)
+    scores = torch.tensor([joint_information(image[None].clamp(min=-1e4)) for image in log_probs])
+    chosen = batch_bald(candidates(scores, 8, log_probs=log_probs)).tolist()
+    assert len(set(chosen)) == 8
+    # Each draw is certain: as soon as all ten are told apart there is nothing more to learn.
+    assert joint_information(log_probs[chosen[:6]]) == pytest.approx(math.log(10), abs=0.15)
+
+
+def test_batch_bald_looks_at_the_highest_candidates_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "MOST_CANDIDATES", 5)
+    log_probs = random_log_probs(40, 10, 3, scale=2.0, seed=0)
+    asked: list[int] = []
+    of = candidates(torch.arange(40.0), 3, [39])._replace(
+        log_probs=lambda some: (asked.extend(some.tolist()), log_probs[some])[1]
+    )
+    chosen = batch_bald(of).tolist()
+    assert sorted(asked) == [34, 35, 36, 37, 38]
+    assert set(chosen) <= set(asked)

@@ -1,0 +1,177 @@
+"""Tables of a comparison against numbers that were worked out by hand."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from baldvae_pl import report as reports
+from baldvae_pl import summary
+from baldvae_pl.report import report
+from baldvae_pl.settings import SettingError
+
+LABELS = [10, 20, 40]
+CURVES = {  # by method, then by seed
+    "bald_o": {0: [0.5, 0.7, 0.9], 1: [0.6, 0.8, 0.7], 2: [0.5, 0.6, 0.7]},
+    "bald_vae": {0: [0.5, 0.8, 0.95], 1: [0.6, 0.7, 0.75], 2: [0.5, 0.65, 0.8]},
+}
+
+
+def rounds_of(curves: dict[str, dict[int, list[float]]]) -> pd.DataFrame:
+    rows = [
+        {
+            "config": "mnist",
+            "method": method,
+            "seed": seed,
+            "round": number,
+            "labelled": labelled,
+            "unlabelled": 100 - labelled,
+            "test_acc": accuracy,
+            "generated": number * (method == "bald_vae"),
+        }
+        for method, of_seeds in curves.items()
+        for seed, accuracies in of_seeds.items()
+        for number, (labelled, accuracy) in enumerate(zip(LABELS, accuracies, strict=True))
+    ]
+    return pd.DataFrame(rows)
+
+
+ROUNDS = rounds_of(CURVES)
+FULL = ROUNDS.iloc[:1].assign(method="all_labels", labelled=100, unlabelled=0, test_acc=0.99)
+
+
+def test_curves_leave_out_what_was_trained_on_everything() -> None:
+    both = pd.concat([ROUNDS, FULL])
+    curves = summary.curves(both)
+    assert list(curves) == ["bald_o", "bald_vae"]
+    assert curves["bald_o"].loc[20].tolist() == [0.7, 0.8, 0.6]
+    assert summary.ceiling(both) == 0.99
+    assert summary.ceiling(ROUNDS) is None
+
+
+def test_the_area_is_the_mean_accuracy_over_labels() -> None:
+    curve = pd.Series([0.5, 0.7, 0.9], index=LABELS)
+    assert summary.mean_accuracy(curve) == pytest.approx((10 * 0.6 + 20 * 0.8) / 30)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "drop"),
+    [([0.5, 0.7, 0.9], 0), ([0.6, 0.8, 0.7], 0.1), ([0.9, 0.5, 0.6], 0.4), ([0.5], 0)],
+)
+def test_the_largest_drop_is_from_one_point_to_the_next(
+    accuracies: list[float], drop: float
+) -> None:
+    curve = pd.Series(accuracies, index=LABELS[: len(accuracies)])
+    assert summary.largest_drop(curve) == pytest.approx(drop)
+
+
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [(0.5, "10"), (0.7, "20"), (0.75, "> 40 (1 of 2 runs)"), (0.95, "> 40 (0 of 2 runs)")],
+)
+def test_runs_that_do_not_get_there_count_as_later_than_all(level: float, expected: str) -> None:
+    table = pd.DataFrame({0: [0.5, 0.7, 0.9], 1: [0.5, 0.7, 0.7]}, index=LABELS)
+    assert summary.median_labels_needed(table, level) == expected
+
+
+def test_a_median_that_was_reached_says_by_how_many() -> None:
+    table = pd.DataFrame({0: [0.5, 0.7, 0.9], 1: [0.9, 0.7, 0.7], 2: [0.5] * 3}, index=LABELS)
+    assert summary.median_labels_needed(table, 0.9) == "40 (2 of 3 runs)"
+
+
+def test_the_interval_is_students() -> None:
+    values = np.array([1.0, 2.0, 4.0])
+    low, high = stats.t.interval(0.95, 2, loc=values.mean(), scale=stats.sem(values))
+    assert summary.interval(values) == pytest.approx((high - low) / 2)
+    assert math.isnan(summary.interval(values[:1]))
+
+
+def test_p_values_are_corrected_as_by_holm() -> None:
+    p = np.array([0.01, 0.04, 0.03, 0.005])
+    assert summary.holm(p) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert summary.holm(np.array([0.6, 0.9])) == pytest.approx([1, 1])
+    assert len(summary.holm(np.array([]))) == 0
+
+
+def test_differences_are_paired_by_seed() -> None:
+    found = summary.differences(ROUNDS, [20, 40], "bald_o").set_index("measure")
+    assert found["method"].unique().tolist() == ["bald_vae"]
+    at_the_end = found.loc["at 40"]
+    assert at_the_end["difference"] == pytest.approx((5 + 5 + 10) / 3)
+    assert 5 <= at_the_end["low"] < at_the_end["difference"] < at_the_end["high"] <= 10
+    assert at_the_end["p"] == pytest.approx(0.25)  # the smallest that three seeds allow
+    assert found.loc["at 20", "difference"] == pytest.approx((10 - 10 + 5) / 3)
+    assert found.loc["largest drop", "difference"] == pytest.approx(-10 / 3)
+    assert (found["p corrected"] >= found["p"]).all()
+
+
+def test_seeds_that_one_of_two_lacks_are_no_pairs() -> None:
+    fewer = ROUNDS[(ROUNDS["method"] == "bald_o") | (ROUNDS["seed"] < 2)]
+    found = summary.differences(fewer, [40], "bald_o").set_index("measure")
+    assert found.loc["at 40", "seeds"] == 2
+    assert found.loc["at 40", "difference"] == pytest.approx(5)
+    assert (found.loc["at 40", "low"], found.loc["at 40", "high"]) == pytest.approx((5, 5))
+
+
+def test_the_summary_counts_means_and_complements() -> None:
+    found = summary.summary(ROUNDS, [40], [90]).set_index("method")
+    mine = found.loc["bald_o"]
+    half = summary.interval(np.array([90.0, 70, 70]))
+    assert mine["at 40 (%)"] == f"76.67 ± {half:.2f}"
+    assert mine["largest drop (mean, worst)"] == "3.33, 10.00"
+    assert mine["labels for 90 %"] == "> 40 (1 of 3 runs)"
+    assert found["complements"].tolist() == ["0", "2"]
+    assert found["seeds"].tolist() == [3, 3]
+
+
+def test_label_counts_are_those_that_all_have() -> None:
+    more = ROUNDS.iloc[:1].assign(labelled=15)
+    assert summary.label_counts(pd.concat([ROUNDS, more])) == LABELS
+    assert summary.label_counts(ROUNDS, 2) == [10, 40]
+
+
+def write_runs(root: Path, rounds: pd.DataFrame) -> None:
+    for (method, seed), table in rounds.groupby(["method", "seed"]):
+        run = root / f"seed_{seed}" / "lightning_logs" / f"mnist+{method}" / "version_0"
+        run.mkdir(parents=True)
+        (run / "config.yaml").write_text(f"seed_everything: {seed}\n")
+        table.drop(columns=["config", "method", "seed"]).to_csv(run / "rounds.csv", index=False)
+
+
+def test_a_report_of_the_gathered_table_is_that_of_the_runs(tmp_path: Path) -> None:
+    write_runs(tmp_path / "runs", pd.concat([ROUNDS, FULL]))
+    report(tmp_path / "runs", tmp_path / "first", baseline="bald_o")
+    report(tmp_path / "first" / "runs.csv", tmp_path / "second", baseline="bald_o")
+    names = {path.name for path in (tmp_path / "second").iterdir()}
+    assert names == {
+        *("runs.csv", "summary.csv", "differences.csv", "report.md", "mnist.png", "mnist.svg")
+    }
+    for name in names:
+        first, second = (tmp_path / part / name for part in ("first", "second"))
+        assert first.read_bytes() == second.read_bytes(), name
+    text = (tmp_path / "first" / "report.md").read_text()
+    for words in ("Trained on all of W: 99.00%", "no p can be below 0.25", "| bald_vae", "76.67 ±"):
+        assert words in text
+    hyperparameters = list((tmp_path / "first" / "hparams").rglob("events.*"))
+    assert len({path.parent for path in hyperparameters}) == 6
+
+
+def test_runs_of_plain_fit_are_named_by_their_folders(tmp_path: Path) -> None:
+    table = ROUNDS[(ROUNDS["method"] == "bald_o") & (ROUNDS["seed"] == 0)]
+    for name in ("mnist/version_3", "mnist+vae_all/version_0"):
+        (tmp_path / name).mkdir(parents=True)
+        columns = ["config", "method", "seed"]
+        table.drop(columns=columns).to_csv(tmp_path / name / "rounds.csv", index=False)
+    found = reports.read(tmp_path).drop_duplicates(["config", "method", "seed"])
+    assert set(zip(found["config"], found["method"], found["seed"], strict=True)) == {
+        ("mnist", "bald_vae", 3),
+        ("mnist", "vae_all", 0),
+    }
+
+
+def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"source: there is no rounds\.csv in"):
+        report(tmp_path, tmp_path, baseline="bald_o")
