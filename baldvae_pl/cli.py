@@ -40,6 +40,7 @@ from baldvae_pl.stopping import Stopped, StopTogether, say_how_to_go_on, stop_on
 RUNS = "lightning_logs"
 OF_MANY_RUNS = ("compare", "report")
 """Commands beside those of Lightning's Trainer."""
+EPILOG = "Of many runs: baldvae compare --help, baldvae report --help."
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 
 
@@ -87,7 +88,7 @@ def make_cli(cli: type[CLI], args: list[str] | None) -> CLI:
             "num_sanity_val_steps": 0,  # settings are checked before any training
         },
         save_config_callback=None,  # ours is written before the VAE is trained
-        parser_kwargs={"version": __version__},
+        parser_kwargs={"version": __version__, "epilog": EPILOG},
         args=args,
     )
 

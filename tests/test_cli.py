@@ -88,6 +88,8 @@ def test_every_config_parses(config: str, overlay: str, capsys: pytest.CaptureFi
         ["validate", "--help"],
         ["test", "--help"],
         ["predict", "--help"],
+        ["compare", "--help"],
+        ["report", "--help"],
     ],
     ids=" ".join,
 )
@@ -98,7 +100,9 @@ def test_help_and_version_answer(command: list[str], capsys: pytest.CaptureFixtu
     said = capsys.readouterr().out
     if command == ["--version"]:
         assert said.split()[-1] == __version__
-    elif len(command) == 2:
+    elif command == ["--help"]:
+        assert "baldvae compare" in said
+    elif command[0] not in ("compare", "report"):
         for option in ("data.source", "acquisition.query_size", "vae.epochs", "seed_everything"):
             assert f"--{option}" in said
         assert "--acquisition.vae" not in said
