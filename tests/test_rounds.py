@@ -22,6 +22,7 @@ from baldvae_pl.modules import VAE, Classifier, train_vae
 from baldvae_pl.networks import DigitsNet
 from baldvae_pl.posterior import MCDropout
 from baldvae_pl.rounds import ActiveLearning
+from baldvae_pl.scoring import even_batches
 from baldvae_pl.seeding import Purpose, make_generator
 from baldvae_pl.settings import SettingError
 
@@ -190,6 +191,16 @@ def test_how_alike_the_images_of_a_purchase_are(tmp_path: Path) -> None:
         if i != j
     ]
     assert row["acquired/redundancy"] == pytest.approx(sum(pairs) / len(pairs), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "expected"), [(60_000, 4096, 2500), (10_000, 4096, 834), (100, 128, 100)]
+)
+def test_batches_are_dealt_evenly(count: int, size: int, expected: int) -> None:
+    found = even_batches(count, size)
+    batches = -(-count // found)
+    assert min(found, count) == expected
+    assert batches == 1 or batches % 12 == 0
 
 
 def test_own_acquisition_function_decides(tmp_path: Path) -> None:
