@@ -100,14 +100,16 @@ def memory() -> pd.DataFrame:
 
 def in_process(call: str) -> tuple[float, int]:
     """Return what a function here returns, and the peak memory, in a process of its own."""
+    # Not getrusage: a process inherits the peak of the one that started it.
     code = (
-        "import sys, resource; sys.path.insert(0, sys.argv[1]); import whole_rounds; "
-        f"print(whole_rounds.{call}); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "import sys; sys.path.insert(0, sys.argv[1]); import whole_rounds; "
+        f"print(whole_rounds.{call}); print(open('/proc/self/status').read())"
     )
     command = [sys.executable, "-W", "ignore", "-c", code, str(Path(__file__).parent)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    *_, result, peak = done.stdout.split()
-    return float(result), int(peak) * 1024
+    result, status = done.stdout.split("Name:")
+    peak = int(status.split("VmHWM:")[1].split()[0])
+    return float(result.split()[-1]), peak * 1024
 
 
 def memory_of_a_run(draws: int) -> float:
