@@ -21,6 +21,8 @@ def test_purposes_keep_their_numbers() -> None:
         "VAE_WEIGHTS": 7,
         "VAE_BATCHES": 8,
         "VAE_NOISE": 9,
+        "SUBSET": 10,
+        "REPEATS": 11,
     }
 
 
