@@ -32,6 +32,9 @@ METHODS = ("bald_vae", "bald_o", "vae_all", "random", "duplicate")
 class Plan(BaldVAECLI):
     """Parses the settings of a run, and makes nothing."""
 
+    def _set_seed(self) -> None:
+        """Seed nothing."""
+
     def instantiate_classes(self) -> None:
         """Make nothing."""
 
@@ -201,7 +204,7 @@ def work(runs: Sequence[Run], jobs: int) -> list[Run]:
                 if len(running) < jobs and not (run.folder.exists() and run.is_elsewhere()):
                     waiting.remove(run)
                     running[run.start(environment)] = run
-            time.sleep(1)
+            time.sleep(2)
             for process, run in list(running.items()):
                 if process.poll() is None:
                     continue
