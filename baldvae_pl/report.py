@@ -67,20 +67,23 @@ def report(
         rounds.to_csv(file, index=False)
     text, summaries, differences = ["# Comparison\n"], [], []
     for config, part in rounds.groupby("config", sort=False):
+        text.append(f"## {config}\n")
+        top = summary.ceiling(part)
+        if top is not None:
+            text.append(f"Trained on all of W: {top:.2%}.\n")
+        if not summary.curves(part):
+            continue
         counts = labels or summary.label_counts(part)
         found = summary.summary(part, counts, levels)
         against = summary.differences(part, counts, baseline)
         draw(part, str(config), out / f"{config}")
         summaries.append(found.assign(config=config))
         differences.append(against.assign(config=config))
-        text += [f"## {config}\n", f"![Accuracy against number of labels]({config}.png)\n"]
-        top = summary.ceiling(part)
-        if top is not None:
-            text.append(f"Trained on all of W: {top:.2%}.\n")
+        text += [f"![Accuracy against number of labels]({config}.png)\n"]
         text += [found.to_markdown(index=False), "", *explain(against, baseline)]
     for name, tables in (("summary", summaries), ("differences", differences)):
         with replacing(out / f"{name}.csv", "w", newline="") as file:
-            pd.concat(tables).round(4).to_csv(file, index=False)
+            (pd.concat(tables) if tables else pd.DataFrame()).round(4).to_csv(file, index=False)
     with replacing(out / "report.md", "w") as file:
         file.write("\n".join(text))
     if source.is_dir():
@@ -164,6 +167,8 @@ def log_hyperparameters(rounds: pd.DataFrame, folder: Path) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
     for config, part in rounds.groupby("config", sort=False):
+        if not summary.curves(part):
+            continue
         found = summary.measures(part, summary.label_counts(part)[-1:])
         for row in found.to_dict("records"):
             chosen = {"config": str(config), "method": row.pop("method"), "seed": row.pop("seed")}

@@ -159,6 +159,13 @@ def test_a_report_of_the_gathered_table_is_that_of_the_runs(tmp_path: Path) -> N
     assert len({path.parent for path in hyperparameters}) == 6
 
 
+def test_runs_with_all_labels_alone_are_a_report_without_curves(tmp_path: Path) -> None:
+    write_runs(tmp_path, FULL)
+    report(tmp_path, tmp_path, baseline="bald_o")
+    assert "Trained on all of W: 99.00%" in (tmp_path / "report.md").read_text()
+    assert not list(tmp_path.glob("*.png"))
+
+
 def test_runs_of_plain_fit_are_named_by_their_folders(tmp_path: Path) -> None:
     table = ROUNDS[(ROUNDS["method"] == "bald_o") & (ROUNDS["seed"] == 0)]
     for name in ("mnist/version_3", "mnist+vae_all/version_0"):
