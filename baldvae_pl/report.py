@@ -86,7 +86,7 @@ def report(
             (pd.concat(tables) if tables else pd.DataFrame()).round(4).to_csv(file, index=False)
     with replacing(out / "report.md", "w") as file:
         file.write("\n".join(text))
-    if source.is_dir():
+    if any(source.rglob("rounds.csv")):  # TensorBoard shows them beside the runs
         log_hyperparameters(rounds, out / "hparams")
 
 
@@ -142,12 +142,14 @@ def draw(rounds: pd.DataFrame, title: str, path: Path) -> None:
     with mpl.rc_context({"svg.hashsalt": "baldvae", "font.size": 9}):
         figure = Figure(figsize=(5.5, 3.6), layout="constrained")
         axis = figure.subplots()
-        for (method, table), marker in zip(
-            summary.curves(rounds).items(), "os^vDPX*<>hd" * 9, strict=False
-        ):
+        for number, (method, table) in enumerate(summary.curves(rounds).items()):
             mean = 100 * table.mean(axis=1)
             width = 100 * table.apply(lambda row: summary.interval(row.dropna().to_numpy()), axis=1)
-            (line,) = axis.plot(table.index, mean, marker=marker, ms=3, lw=1, label=method)
+            style = {
+                "marker": "os^vDPX*<>hd"[number % 12],
+                "ls": ["-", "--", "-.", ":"][number % 4],
+            }
+            (line,) = axis.plot(table.index, mean, ms=3, lw=1, label=method, **style)
             axis.fill_between(
                 table.index, mean - width, mean + width, color=line.get_color(), alpha=0.15, lw=0
             )
