@@ -94,6 +94,7 @@ def test_one_run_alone_is_the_same(grid: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "grid" / "report.md").exists()
 
 
+@pytest.mark.slow
 def test_a_comparison_that_was_killed_goes_on(grid: Path, tmp_path: Path) -> None:
     command = [*GRID, "--methods", *METHODS, "--seeds", "1"]
     for wait, how in (("vae", signal.SIGTERM), ("rounds.csv", signal.SIGKILL)):
