@@ -145,11 +145,8 @@ def draw(rounds: pd.DataFrame, title: str, path: Path) -> None:
         for number, (method, table) in enumerate(summary.curves(rounds).items()):
             mean = 100 * table.mean(axis=1)
             width = 100 * table.apply(lambda row: summary.interval(row.dropna().to_numpy()), axis=1)
-            style = {
-                "marker": "os^vDPX*<>hd"[number % 12],
-                "ls": ["-", "--", "-.", ":"][number % 4],
-            }
-            (line,) = axis.plot(table.index, mean, ms=3, lw=1, label=method, **style)
+            style = "os^vDPX*<>hd"[number % 12] + ("-", "--", "-.", ":")[number % 4]
+            (line,) = axis.plot(table.index, mean, style, ms=3, lw=1, label=method)
             axis.fill_between(
                 table.index, mean - width, mean + width, color=line.get_color(), alpha=0.15, lw=0
             )
