@@ -6,6 +6,8 @@ buying. It is a pure function of each image: no score may depend on the others. 
 its scores is the business of `baldvae_pl.selection`. `random`, the control, looks at no prediction.
 """
 
+from collections.abc import Callable
+
 from torch import Tensor
 from torch.special import entr
 
@@ -18,6 +20,8 @@ __all__ = [
     "random",
     "variation_ratios",
 ]
+
+AcquisitionFunction = Callable[[Tensor], Tensor]
 
 
 def bald(log_probs_N_T_C: Tensor) -> Tensor:

@@ -40,9 +40,14 @@ class Pool:
         return channels, height, width
 
     @property
+    def in_unlabelled_N(self) -> Tensor:  # noqa: N802
+        """Who of W is in U."""
+        return self.acquired_in == UNLABELLED
+
+    @property
     def unlabelled(self) -> Tensor:
         """Global indices of U, ascending."""
-        return (self.acquired_in == UNLABELLED).nonzero().flatten()
+        return self.in_unlabelled_N.nonzero().flatten()
 
     @property
     def labelled(self) -> Tensor:
@@ -62,7 +67,7 @@ class Pool:
         Returns:
             Global indices, the highest first.
         """
-        in_unlabelled_N = self.acquired_in == UNLABELLED
+        in_unlabelled_N = self.in_unlabelled_N
         count = min(count, int(in_unlabelled_N.sum()))
         ordered_N = priorities_N.where(in_unlabelled_N, -torch.inf).numpy()
         ordered_N.partition(-count)

@@ -1,7 +1,6 @@
 """`baldvae report`: figures and tables of finished runs, made from their CSV files alone."""
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure  # draws without a display
 
 from baldvae_pl import summary
 from baldvae_pl.files import replacing
+from baldvae_pl.runs import number_of
 from baldvae_pl.settings import SettingError
 
 GATHERED = "runs.csv"
@@ -94,7 +94,7 @@ def read(source: Path) -> pd.DataFrame:
     """Return the rounds of all runs, in order.
 
     A run lies in ``<configs>/version_<k>/``; of its configs, the last one names the method. The
-    seed is that of its ``config.yaml``; of several runs alike, the newest counts.
+    seed is that of its ``config.yaml``, k without one; of several runs alike, the newest counts.
 
     Raises:
         SettingError: If there are none.
@@ -107,7 +107,7 @@ def read(source: Path) -> pd.DataFrame:
         config, _, method = table.parent.parent.name.rpartition("+")
         settings = table.with_name("config.yaml")
         saved = yaml.safe_load(settings.read_text()) if settings.is_file() else {}
-        seed = saved.get("seed_everything", int("".join(re.findall(r"\d+", table.parent.name))))
+        seed = saved.get("seed_everything", number_of(table.parent))
         named = {"config": config or method, "method": method if config else "bald_vae"}
         rounds = pd.read_csv(table).assign(**named, seed=seed)
         found[named["config"], named["method"], seed] = rounds.reindex(columns=COLUMNS)

@@ -1,25 +1,20 @@
 """The callback that turns epochs into rounds: train, test, score, buy, complement."""
 
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
 import torch
-from jsonargparse.typing import (
-    ClosedUnitInterval,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveInt,
-)
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
+from torch import nn
 
 from baldvae_pl import acquisition as functions
 from baldvae_pl import complement as policies
 from baldvae_pl import posterior as posteriors
 from baldvae_pl import selection as selections
+from baldvae_pl.acquisition import AcquisitionFunction
 from baldvae_pl.checks import (
     check_agreement,
     check_module,
@@ -34,7 +29,6 @@ from baldvae_pl.complement import Complement, threshold_of
 from baldvae_pl.dashboard import log_images, log_round
 from baldvae_pl.data import PoolDataModule, data_of
 from baldvae_pl.generation import complements_of, generate
-from baldvae_pl.pool import UNLABELLED
 from baldvae_pl.posterior import Draws, Posterior
 from baldvae_pl.records import describe, write_acquisitions, write_rounds
 from baldvae_pl.runs import run_folder
@@ -46,11 +40,8 @@ from baldvae_pl.scoring import (
     score_images,
 )
 from baldvae_pl.seeding import Purpose, derive_seed, make_generator
-from baldvae_pl.selection import Candidates
+from baldvae_pl.selection import Candidates, Selection
 from baldvae_pl.settings import SettingError, resolve, with_options
-
-AcquisitionFunction = Callable[[Tensor], Tensor]
-Selection = Callable[[Candidates], Tensor]
 
 
 class ActiveLearning(Callback):
@@ -248,7 +239,7 @@ class ActiveLearning(Callback):
             )
         )
         labels = data.ask(acquired)
-        in_unlabelled_N = pool.acquired_in == UNLABELLED
+        in_unlabelled_N = pool.in_unlabelled_N
         threshold = threshold_of(self.threshold, scores_N[acquired], scores_N, in_unlabelled_N)
         row |= describe_scores(scores_N, in_unlabelled_N, threshold)
         row |= describe_purchase(trainer, pl_module, images[acquired])

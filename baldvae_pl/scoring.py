@@ -41,7 +41,7 @@ def log_probs_of(
     trainer: Trainer, pl_module: LightningModule, draws: Draws, images: Tensor
 ) -> Tensor:
     """Return log_probs_N_T_C of a few 8-bit images, on the CPU of every process."""
-    shape = draws_of(trainer, draws, images[:1]).shape[1:]
+    shape = on_device(trainer, draws, images[:1]).shape[1:]
     width = shape.numel()
     flat_N_F = predict(
         trainer, pl_module, draws, images, lambda x: x.flatten(1), width, "Comparing candidates"
@@ -82,9 +82,7 @@ def describe_purchase(
     sums = []
     with eval_mode(network):
         for part in images.split(images_at_once(images[0].numel())):
-            batch, _ = trainer.strategy.batch_to_device((part, part[:0]))
-            with trainer.precision_plugin.forward_context():
-                features = network.trunk(batch).flatten(1)
+            features = on_device(trainer, network.trunk, part).flatten(1)
             sums.append(F.normalize(features.float()).sum(0))
     # The square of the sum is the sum over all pairs; those of an image with itself are 1 each.
     with_themselves = torch.stack(sums).sum(0).square().sum().item()
@@ -139,7 +137,7 @@ def predict(
     Returns:
         Shape (N, width), float32, on the CPU. Memory is bounded by a batch, beside this result.
     """
-    numbers = max(images[0].numel(), draws_of(trainer, draws, images[:1]).numel())
+    numbers = max(images[0].numel(), on_device(trainer, draws, images[:1]).numel())
     chosen = trainer.datamodule.scoring_batch_size  # type: ignore[attr-defined]
     size = even_batches(len(images), chosen or images_at_once(numbers))
     starts = list(range(0, len(images), size))
@@ -151,7 +149,7 @@ def predict(
     result = torch.zeros(len(images), width, device=pl_module.device)
     for start in mine:
         part = slice(start, start + size)
-        result[part] = statistic(draws_of(trainer, draws, images[part]))
+        result[part] = statistic(on_device(trainer, draws, images[part]))
     reduced: Tensor = trainer.strategy.reduce(result, reduce_op="sum")
     return reduced.cpu()
 
@@ -165,8 +163,8 @@ def even_batches(count: int, size: int) -> int:
     return size if batches == 1 else -(-count // (-(-batches // 12) * 12))
 
 
-def draws_of(trainer: Trainer, draws: Draws, images: Tensor) -> Tensor:
-    """Return log_probs_N_T_C of a batch on the device, in the trainer's precision."""
+def on_device(trainer: Trainer, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Return what draws, or a network, make of 8-bit images, in the trainer's precision."""
     batch, _ = trainer.strategy.batch_to_device((images, images[:0]))
     with trainer.precision_plugin.forward_context():
-        return draws(batch)
+        return function(batch)

@@ -50,6 +50,9 @@ class Candidates(NamedTuple):
     chance: torch.Generator
 
 
+Selection = Callable[[Candidates], Tensor]
+
+
 def top_k(of: Candidates) -> Tensor:
     """The K highest scores, as in the paper; in a tie those first in W."""
     return of.highest(of.scores_N, of.query_size)

@@ -168,7 +168,7 @@ def test_runs_with_all_labels_alone_are_a_report_without_curves(tmp_path: Path) 
 
 def test_runs_of_plain_fit_are_named_by_their_folders(tmp_path: Path) -> None:
     table = ROUNDS[(ROUNDS["method"] == "bald_o") & (ROUNDS["seed"] == 0)]
-    for name in ("mnist/version_3", "mnist+vae_all/version_0"):
+    for name in ("mnist/version_3", "mnist+vae_all/version_0", "digits/copied"):
         (tmp_path / name).mkdir(parents=True)
         columns = ["config", "method", "seed"]
         table.drop(columns=columns).to_csv(tmp_path / name / "rounds.csv", index=False)
@@ -176,6 +176,7 @@ def test_runs_of_plain_fit_are_named_by_their_folders(tmp_path: Path) -> None:
     assert set(zip(found["config"], found["method"], found["seed"], strict=True)) == {
         ("mnist", "bald_vae", 3),
         ("mnist", "vae_all", 0),
+        ("digits", "bald_vae", -1),
     }
 
 
