@@ -13,6 +13,11 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from baldvae_pl.settings import SettingError
 
+# Where a network without type hints follows one with them, their checked numbers are its settings.
+for number in (int, float):
+    write_number = yaml.SafeDumper.yaml_representers[number]
+    yaml.SafeDumper.add_multi_representer(number, write_number)
+
 SECTIONS = ("model", "data", "acquisition", "vae", "trainer", "predictions")
 
 

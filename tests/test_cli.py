@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import yaml
 from conftest import SMALL, rounds_of, write_fashion_mnist, write_tree
 
 from baldvae_pl import __version__
@@ -24,6 +25,7 @@ OVERLAYS = {  # and what they set
     "batch_bald.yaml": "selection: batch_bald",
     "duplicate.yaml": "complement: duplicate",
     "label_efficiency.yaml": "query_size: 10",
+    "lenet.yaml": "baldvae_pl.networks.LeNet",
     "least_confidence.yaml": "function: least_confidence",
     "margin.yaml": "function: margin",
     "max_entropy.yaml": "function: max_entropy",
@@ -106,6 +108,24 @@ def test_help_and_version_answer(command: list[str], capsys: pytest.CaptureFixtu
         for option in ("data.source", "acquisition.query_size", "vae.epochs", "seed_everything"):
             assert f"--{option}" in said
         assert "--acquisition.vae" not in said
+
+
+def test_a_network_without_type_hints_takes_the_place_of_one_with_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Path("untyped.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Sequential):\n"
+        "    def __init__(self, num_classes=10, dropout=0.5):\n"
+        "        super().__init__(\n"
+        "            nn.Flatten(), nn.Dropout(dropout), nn.Linear(64, num_classes)\n        )\n"
+    )
+    monkeypatch.syspath_prepend(".")
+    own = ["--config=smoke.yaml", "--config=bald_o.yaml", "--model.network=untyped.Net"]
+    main(["fit", "--config=digits.yaml", *own, *QUIET])
+    (settings,) = Path("lightning_logs").glob("*/*/config.yaml")
+    model = yaml.safe_load(settings.read_text())["model"]
+    arguments = {"num_classes": 10, "dropout": 0.5}
+    assert model["network"] == {"class_path": "untyped.Net", "init_args": arguments}
 
 
 def test_wheel_brings_the_configs(tmp_path: Path) -> None:

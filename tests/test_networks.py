@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from baldvae_pl.networks import CIFAR10Net, ConvVAE, DenseVAE, DigitsNet, MNISTNet, ResNet18
+from baldvae_pl.networks import CIFAR10Net, ConvVAE, DenseVAE, DigitsNet, LeNet, MNISTNet, ResNet18
 
 
 def count(network: nn.Module) -> int:
@@ -49,13 +49,32 @@ def test_digits_net_is_the_same_in_small(training: bool) -> None:
     assert count(net) == 320 + 18_496 + 131_200 + 1_290
 
 
-@pytest.mark.parametrize(("build", "side"), [(MNISTNet, 28), (DigitsNet, 8)])
+@pytest.mark.parametrize("training", [False, True])
+def test_lenet_pools_both_convolutions(training: bool) -> None:
+    torch.manual_seed(0)
+    net = LeNet().train(training)
+    images = torch.rand(3, 1, 28, 28)
+    w1, b1, w2, b2, w3, b3, w4, b4 = net.parameters()
+
+    torch.manual_seed(1)
+    x = F.max_pool2d(F.conv2d((images - 0.1307) / 0.3081, w1, b1).relu(), 2)
+    x = F.max_pool2d(F.conv2d(x, w2, b2).relu(), 2)
+    x = F.dropout(x.flatten(1), 0.25, training)
+    expected = F.linear(F.dropout(F.linear(x, w3, b3).relu(), 0.5, training), w4, b4)
+
+    torch.manual_seed(1)
+    torch.testing.assert_close(net(images), expected)
+    assert (w1.shape, w2.shape, w3.shape) == ((32, 1, 5, 5), (64, 32, 5, 5), (128, 1024))
+
+
+@pytest.mark.parametrize(("build", "side"), [(MNISTNet, 28), (LeNet, 28), (DigitsNet, 8)])
 def test_the_number_of_classes_is_an_option(build: type[nn.Module], side: int) -> None:
     assert build(num_classes=7)(torch.rand(2, 1, side, side)).shape == (2, 7)
 
 
-def test_mnist_net_normalises_by_what_it_is_told() -> None:
-    net = MNISTNet(mean=0.286, std=0.353)
+@pytest.mark.parametrize("build", [MNISTNet, LeNet])
+def test_the_network_normalises_by_what_it_is_told(build: type[MNISTNet | LeNet]) -> None:
+    net = build(mean=0.286, std=0.353)
     images = torch.rand(2, 1, 28, 28)
     torch.testing.assert_close(net.trunk[0](images), (images - 0.286) / 0.353)
 
