@@ -1,13 +1,15 @@
 """`baldvae compare`: methods × seeds, each an ordinary run in a folder of its own.
 
 Runs of one seed are paired: they have the same initial labels, the same fresh weights each round
-and the same VAE, which the first of them trains. A run that is finished is not repeated, one that
-was stopped goes on, and one that another process works on is left to it, so that a comparison can
-be killed, started again, and shared by the jobs of a cluster.
+and, where images and settings of the VAE are the same, the same VAE, which the first of them
+trains. A run that is finished is not repeated, one that was stopped goes on, and one that another
+process works on is left to it, so that a comparison can be killed, started again, and shared by the
+jobs of a cluster.
 """
 
 import argparse
 import contextlib
+import hashlib
 import os
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import yaml
 from filelock import FileLock, Timeout
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -27,6 +30,9 @@ from baldvae_pl.runs import check_begun
 from baldvae_pl.settings import SettingError
 
 METHODS = ("bald_vae", "bald_o", "vae_all", "random", "duplicate")
+
+OF_W = ("source", "root", "image_size", "channels", "skip_unreadable", "subset", "repeats")
+"""Options of the data that say which images a VAE learns."""
 
 
 class Plan(BaldVAECLI):
@@ -64,17 +70,20 @@ class Run:
         names = [Path(file_of(name)).stem for name in (*self.configs, self.method)]
         self.name = "+".join(names)
         self.folder = self.place / RUNS / self.name / "version_0"
-        self.arguments = [
+        arguments = [
             "fit",
             *(f"--config={file_of(name)}" for name in (*self.configs, self.method)),
             f"--seed_everything={self.seed}",
             f"--trainer.default_root_dir={self.place}",
-            f"--vae.shared_path={self.place / 'vae' / '+'.join(names[:-1])}.ckpt",
             *self.options,
         ]
-        plan = make_cli(Plan, self.arguments)
+        plan = make_cli(Plan, arguments)
         self.settings = plan.settings
         self.rounds: int = plan.config.fit.acquisition.rounds + 1
+        chosen = yaml.safe_load(plan.settings)
+        learns = [chosen["vae"], {name: chosen["data"][name] for name in OF_W}]
+        vae = hashlib.sha256(yaml.dump(learns).encode()).hexdigest()[:12]
+        self.arguments = [*arguments, f"--vae.shared_path={self.place / 'vae' / vae}.ckpt"]
 
     def done(self) -> int:
         """Return how many rounds are finished: all, if every image is labelled."""

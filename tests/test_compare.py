@@ -13,6 +13,7 @@ import torch
 from conftest import SMALL, baldvae, rounds_of
 
 from baldvae_pl.cli import main
+from baldvae_pl.compare import Run
 
 OPTIONS = [option for option in SMALL[2:] if not option.startswith("--trainer.log")]
 GRID = ["compare", "--configs=digits", "--folder=grid", "--jobs=2", *OPTIONS]
@@ -57,6 +58,16 @@ def test_runs_of_a_seed_are_paired_and_share_their_vae(grid: Path) -> None:
         not torch.equal(weight, networks["bald_vae", 1][name])
         for name, weight in networks["bald_vae", 0].items()
     )
+
+
+def test_a_seed_has_one_vae_for_the_same_images_and_settings_of_it(tmp_path: Path) -> None:
+    def vae(configs: str, method: str, *options: str) -> str:
+        return Run(configs.split("+"), method, 0, tmp_path, list(options)).arguments[-1]
+
+    first = vae("digits", "bald_vae")
+    assert first == vae("digits+label_efficiency", "vae_all", "--acquisition.warm_start=true")
+    others = ["--vae.epochs=3", "--vae.network.init_args.latent=4", "--data.subset=100"]
+    assert len({first, *(vae("digits", "bald_vae", other) for other in others)}) == 4
 
 
 def test_a_report_is_left_beside_the_runs(grid: Path) -> None:
