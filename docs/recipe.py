@@ -21,7 +21,7 @@ RECIPES = [
     *((MNISTNet, 300, 64), (MNISTNet, 300, 32), (MNISTNet, 1200, 32)),
     *((LeNet, 300, 32), (LeNet, 1000, 32)),
 ]
-SEEDS = 5
+SEEDS = 3
 
 
 def accuracy(
