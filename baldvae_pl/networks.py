@@ -64,17 +64,10 @@ class LeNet(TrunkAndHead):
     def __init__(
         self, num_classes: PositiveInt = 10, mean: float = 0.1307, std: float = 0.3081
     ) -> None:
-        trunk = nn.Sequential(
-            Normalize((mean,), (std,)),
-            nn.Conv2d(1, 32, 5),
-            nn.MaxPool2d(2),
-            nn.ReLU(),
-            nn.Conv2d(32, 64, 5),
-            nn.MaxPool2d(2),
-            nn.ReLU(),
-            nn.Flatten(),
+        super().__init__(
+            two_pooled_convolutions(Normalize((mean,), (std,)), 1, 32, 64),
+            dropout_head(64 * 4 * 4, num_classes),
         )
-        super().__init__(trunk, dropout_head(64 * 4 * 4, num_classes))
 
 
 class DigitsNet(TrunkAndHead):
@@ -102,16 +95,7 @@ class CIFAR10Net(TrunkAndHead):
     """
 
     def __init__(self, num_classes: PositiveInt = 10, dropout: float = 0.2) -> None:
-        trunk = nn.Sequential(
-            Normalize((0.5,) * 3, (0.5,) * 3),
-            nn.Conv2d(3, 6, 5),
-            nn.MaxPool2d(2),
-            nn.ReLU(),
-            nn.Conv2d(6, 16, 5),
-            nn.MaxPool2d(2),
-            nn.ReLU(),
-            nn.Flatten(),
-        )
+        trunk = two_pooled_convolutions(Normalize((0.5,) * 3, (0.5,) * 3), 3, 6, 16)
         head = nn.Sequential(
             nn.Dropout(dropout),
             nn.Linear(16 * 5 * 5, 120),
@@ -152,6 +136,22 @@ def two_convolutions(mean: float, std: float, padding: int) -> nn.Sequential:
         nn.ReLU(),
         nn.Conv2d(32, 64, 3, padding=padding),
         nn.MaxPool2d(2),  # before ReLU the same result for a quarter of the work
+        nn.ReLU(),
+        nn.Flatten(),
+    )
+
+
+def two_pooled_convolutions(
+    normalize: nn.Module, channels: int, first: int, second: int
+) -> nn.Sequential:
+    """Return a trunk of two 5×5 convolutions with so many channels out, each pooled."""
+    return nn.Sequential(
+        normalize,
+        nn.Conv2d(channels, first, 5),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Conv2d(first, second, 5),
+        nn.MaxPool2d(2),
         nn.ReLU(),
         nn.Flatten(),
     )

@@ -13,10 +13,10 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from baldvae_pl.settings import SettingError
 
-# Where a network without type hints follows one with them, their checked numbers are its settings.
-for number in (int, float):
-    write_number = yaml.SafeDumper.yaml_representers[number]
-    yaml.SafeDumper.add_multi_representer(number, write_number)
+# A network without type hints in the place of one with them takes over its num_classes, which is of
+# a subclass of int; YAML writes those of no class but the plain ones.
+for plain in (int, float):
+    yaml.SafeDumper.add_multi_representer(plain, yaml.SafeDumper.yaml_representers[plain])
 
 SECTIONS = ("model", "data", "acquisition", "vae", "trainer", "predictions")
 
