@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib as mpl
 import pandas as pd
 import yaml
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # draws without a display
 
 from baldvae_pl import summary
@@ -66,6 +67,7 @@ def report(
     with replacing(out / GATHERED, "w", newline="") as file:
         rounds.to_csv(file, index=False)
     text, summaries, differences = ["# Comparison\n"], [], []
+    methods = [str(method) for method in rounds["method"].unique()]
     for config, part in rounds.groupby("config", sort=False):
         text.append(f"## {config}\n")
         top = summary.ceiling(part)
@@ -76,7 +78,7 @@ def report(
         counts = labels or summary.label_counts(part)
         found = summary.summary(part, counts, levels)
         against = summary.differences(part, counts, baseline)
-        draw(part, str(config), out / f"{config}")
+        draw(part, str(config), methods, out / f"{config}")
         summaries.append(found.assign(config=config))
         differences.append(against.assign(config=config))
         text += [f"![Accuracy against number of labels]({config}.png)\n"]
@@ -91,7 +93,7 @@ def report(
 
 
 def read(source: Path) -> pd.DataFrame:
-    """Return the rounds of all runs, in order.
+    """Return the rounds of all runs, in the same order whichever ended first.
 
     A run lies in ``<configs>/version_<k>/``; of its configs, the last one names the method. The
     seed is that of its ``config.yaml``, k without one; of several runs alike, the newest counts.
@@ -118,8 +120,7 @@ def read(source: Path) -> pd.DataFrame:
             f"source: there is no rounds.csv in {source}. Name a folder that holds runs, such as "
             "lightning_logs."
         )
-    order = pd.concat(found.values()).groupby(["config", "method"], sort=False)
-    return pd.concat(part.sort_values(["seed", "round"]) for _, part in order)
+    return pd.concat(found.values()).sort_values(["config", "method", "seed", "round"])
 
 
 def explain(differences: pd.DataFrame, baseline: str) -> list[str]:
@@ -137,28 +138,36 @@ def explain(differences: pd.DataFrame, baseline: str) -> list[str]:
     ]
 
 
-def draw(rounds: pd.DataFrame, title: str, path: Path) -> None:
-    """Draw mean curves with their 95 % intervals as PNG and SVG, the same bytes at every call."""
+def draw(rounds: pd.DataFrame, title: str, methods: Sequence[str], path: Path) -> None:
+    """Draw the curves of a configuration as PNG and SVG, the same bytes at every call."""
     with mpl.rc_context({"svg.hashsalt": "baldvae", "font.size": 9}):
         figure = Figure(figsize=(5.5, 3.6), layout="constrained")
-        axis = figure.subplots()
-        for number, (method, table) in enumerate(summary.curves(rounds).items()):
-            mean = 100 * table.mean(axis=1)
-            width = 100 * table.apply(lambda row: summary.interval(row.dropna().to_numpy()), axis=1)
-            style = "os^vDPX*<>hd"[number % 12] + ("-", "--", "-.", ":")[number % 4]
-            (line,) = axis.plot(table.index, mean, style, ms=3, lw=1, label=method)
-            axis.fill_between(
-                table.index, mean - width, mean + width, color=line.get_color(), alpha=0.15, lw=0
-            )
-        top = summary.ceiling(rounds)
-        if top is not None:
-            axis.axhline(100 * top, color="grey", ls="--", lw=1, label="all of W")
-        axis.set(xlabel="labels", ylabel="test accuracy (%)", title=title)
-        axis.grid(alpha=0.3)
-        axis.legend(frameon=False)
+        draw_curves(figure.subplots(), rounds, title, methods)
         for ending, options in (("png", {"dpi": 200}), ("svg", {"metadata": {"Date": None}})):
             with replacing(path.with_name(f"{path.name}.{ending}")) as file:
                 figure.savefig(file, format=ending, **options)
+
+
+def draw_curves(axis: Axes, rounds: pd.DataFrame, title: str, methods: Sequence[str]) -> None:
+    """Draw mean curves with their 95 % intervals, and a line for training on all of W.
+
+    A method's colour, marker and line follow from its place in ``methods``.
+    """
+    for method, table in summary.curves(rounds).items():
+        number = methods.index(method)
+        mean = 100 * table.mean(axis=1)
+        width = 100 * table.apply(lambda row: summary.interval(row.dropna().to_numpy()), axis=1)
+        style = f"C{number % 10}" + "os^vDPX*<>hd"[number % 12] + ("-", "--", "-.", ":")[number % 4]
+        axis.plot(table.index, mean, style, ms=3, lw=1, label=method)
+        axis.fill_between(
+            table.index, mean - width, mean + width, color=f"C{number % 10}", alpha=0.15, lw=0
+        )
+    top = summary.ceiling(rounds)
+    if top is not None:
+        axis.axhline(100 * top, color="grey", ls="--", lw=1, label="all of W")
+    axis.set(xlabel="labels", ylabel="test accuracy (%)", title=title)
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False)
 
 
 def log_hyperparameters(rounds: pd.DataFrame, folder: Path) -> None:
