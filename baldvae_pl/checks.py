@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from math import isinf
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -24,6 +25,21 @@ WHOLE_ROUNDS = {
     "accumulate_grad_batches": 1,
 }
 """What Lightning must not cut short: every round has the same compute and its own test."""
+
+
+LIMITS = {
+    "max_epochs": "It follows from --acquisition.rounds, set that instead.",
+    "max_time": "It would cut a round short. End the run from outside instead, as by `timeout 8h "
+    "baldvae ...`: with --ckpt_path last it goes on from its last finished round.",
+}
+"""Settings of Lightning's Trainer that would end a run at another place, and the way out."""
+
+
+def check_no_limits(settings: Any) -> None:
+    """Raise a SettingError if one of the ``LIMITS`` is among the Trainer's settings."""
+    for name, way_out in LIMITS.items():
+        if settings[name] is not None:
+            raise SettingError(f"--trainer.{name}: {settings[name]} may not be set. {way_out}")
 
 
 def check_whole_rounds(trainer: Trainer) -> None:

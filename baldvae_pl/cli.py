@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from baldvae_pl import __version__
 from baldvae_pl.checkpoints import VAE_WEIGHTS, SafeCheckpointIO, read_checkpoint
+from baldvae_pl.checks import check_no_limits
 from baldvae_pl.data import PoolDataModule
 from baldvae_pl.modules import VAE, Classifier
 from baldvae_pl.parser import Parser, ShippedConfigFile, check_not_null
@@ -151,11 +152,7 @@ class BaldVAECLI(LightningCLI):
         config = self.config[self.subcommand]
         check_not_null(config, acquisition=ActiveLearning, data=PoolDataModule, vae=VAE)
         check_not_null(config, model=Classifier)
-        if config.trainer.max_epochs is not None:
-            raise SettingError(
-                f"--trainer.max_epochs: {config.trainer.max_epochs} may not be set, it follows "
-                "from --acquisition.rounds. Set that instead."
-            )
+        check_no_limits(config.trainer)
         self.experiment = "+".join(map(name_of, config.config or [])) or "default"
         self.runs = Path(config.trainer.default_root_dir or ".").absolute() / RUNS
         # The saved config starts a run like this one, so it does not name what to resume.

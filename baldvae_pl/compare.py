@@ -26,10 +26,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from baldvae_pl.cli import RUNS, BaldVAECLI, make_cli
 from baldvae_pl.parser import find_config
 from baldvae_pl.report import report
-from baldvae_pl.runs import check_begun
+from baldvae_pl.runs import check_begun, name_of
 from baldvae_pl.settings import SettingError
 
 METHODS = ("bald_vae", "bald_o", "vae_all", "random", "duplicate")
+
+OWN = {
+    "--config": "--configs",
+    "--seed_everything": "--seeds",
+    "--trainer.default_root_dir": "--folder",
+}
+"""Options of ``fit`` that follow from those of ``compare``."""
 
 OF_W = ("source", "root", "image_size", "channels", "skip_unreadable", "subset", "repeats")
 """Options of the data that say which images a VAE learns."""
@@ -67,8 +74,7 @@ class Run:
     options: list[str]
 
     def __post_init__(self) -> None:
-        names = [Path(file_of(name)).stem for name in (*self.configs, self.method)]
-        self.name = "+".join(names)
+        self.name = "+".join(name_of(file_of(name)) for name in (*self.configs, self.method))
         self.folder = self.place / RUNS / self.name / "version_0"
         arguments = [
             "fit",
@@ -78,7 +84,7 @@ class Run:
             *self.options,
         ]
         plan = make_cli(Plan, arguments)
-        self.settings = plan.settings
+        self.settings, self.changed = plan.settings, plan.changed
         self.rounds: int = plan.config.fit.acquisition.rounds + 1
         chosen = yaml.safe_load(plan.settings)
         learns = [chosen["vae"], {name: chosen["data"][name] for name in OF_W}]
@@ -154,7 +160,9 @@ def main(args: Sequence[str]) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once on this machine")
     parser.add_argument(
-        "--only", metavar="METHOD:SEED", help="one run, as for a job of a cluster, and no report"
+        "--only",
+        metavar="METHOD:SEED",
+        help="one run of each of --configs, as for a job of a cluster, and no report",
     )
     parser.add_argument(
         "--folder", type=Path, help=f"of the comparison (default: {RUNS}/compare/<configs>)"
@@ -164,25 +172,41 @@ def main(args: Sequence[str]) -> None:
     chosen, options = parser.parse_known_args(args)
     if chosen.jobs < 1:
         raise SettingError(f"--jobs: {chosen.jobs} runs are none. Take at least 1.")
-    folder = chosen.folder or Path(RUNS, "compare", "-".join(chosen.configs))
-    runs = [
-        Run(config.split("+"), method, seed, folder.absolute() / f"seed_{seed}", options)
-        for seed in dict.fromkeys(chosen.seeds)
+    for option in options:
+        if instead := OWN.get(option.split("=")[0]):
+            raise SettingError(f"{option}: `compare` sets this for each run. Use {instead}.")
+    configs = [
+        [config] if Path(config).is_file() else config.split("+")
         for config in dict.fromkeys(chosen.configs)
+    ]
+    names = ["+".join(name_of(file_of(name)) for name in config) for config in configs]
+    folder = chosen.folder or Path(RUNS, "compare", "-".join(names))
+    runs = [
+        Run(config, method, seed, folder.absolute() / f"seed_{seed}", options)
+        for seed in dict.fromkeys(chosen.seeds)
+        for config in configs
         for method in dict.fromkeys(chosen.methods)
     ]
+    if len({run.folder for run in runs}) < len(runs):
+        raise SettingError(
+            f"--methods: of {' '.join(chosen.methods)} two have one name, by which runs are told "
+            "apart. Rename a file; the same of --configs."
+        )
     if chosen.only is not None:
-        runs = [run for run in runs if f"{Path(run.method).stem}:{run.seed}" == chosen.only]
+        runs = [run for run in runs if f"{name_of(run.method)}:{run.seed}" == chosen.only]
         if not runs:
             raise SettingError(
                 f"--only: {chosen.only} is none of the methods and seeds. Give METHOD:SEED, one of "
-                f"{' '.join(chosen.methods)} and one of {' '.join(map(str, chosen.seeds))}."
+                f"{' '.join(map(name_of, chosen.methods))} and one of "
+                f"{' '.join(map(str, chosen.seeds))}."
             )
     for run in runs:
-        check_begun(run.folder, run.settings)
+        if not run.changed:
+            check_begun(run.folder, run.settings)
     failed = work(runs, chosen.jobs)
     if chosen.only is None and any(run.done() for run in runs):
-        report(folder, folder, baseline=chosen.baseline)
+        with FileLock(folder / ".lock"):  # others may end in this moment too
+            report(folder, folder, baseline=chosen.baseline)
     if failed:
         logs = "\n".join(f"  {run.log}: {last_line(run.log)}" for run in failed)
         raise SettingError(
@@ -221,7 +245,7 @@ def work(runs: Sequence[Run], jobs: int) -> list[Run]:
                 if process.returncode != 0 and run.is_elsewhere():
                     waiting.append(run)
                     continue
-                if process.returncode != 0:
+                if process.returncode != 0 or run.done() < run.rounds:
                     failed.append(run)
                 left = progress.tasks[0].time_remaining
                 progress.console.print(

@@ -55,6 +55,6 @@ def provide_vae(
         )
         train_vae(vae, data, own)
         if not own.fast_dev_run:  # type: ignore[attr-defined]
-            own.save_checkpoint(weights, weights_only=True)
-            if shared:
+            if shared:  # first: who has weights of its own gives others none
                 own.save_checkpoint(shared, weights_only=True)
+            own.save_checkpoint(weights, weights_only=True)

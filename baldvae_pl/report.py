@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure  # draws without a display
 
 from baldvae_pl import summary
 from baldvae_pl.files import replacing
-from baldvae_pl.runs import number_of
+from baldvae_pl.runs import first_difference, number_of
 from baldvae_pl.settings import SettingError
 
 GATHERED = "runs.csv"
@@ -23,7 +24,8 @@ COLUMNS = [
     *("test_acc", "test_nll", "test_ece", "test_acc_mc", "test_nll_mc", "test_ece_mc"),
     *("bald_threshold", "bald_margin", "acquired_redundancy"),
 ]
-LEVELS = (90.0, 95.0, 97.0)
+CONTROL = ("bald_vae", "duplicate")
+"""If complements do no better than copies of their images, the VAE is not the cause of a gain."""
 
 
 def main(args: Sequence[str]) -> None:
@@ -35,9 +37,7 @@ def main(args: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, help="folder of the report (default: the source's)")
     parser.add_argument("--baseline", default="bald_o", help="method that others are compared to")
     parser.add_argument("--labels", type=int, nargs="+", help="numbers of labels to compare at")
-    parser.add_argument(
-        "--accuracies", type=float, nargs="+", default=LEVELS, help="to be reached, in percent"
-    )
+    parser.add_argument("--accuracies", type=float, nargs="+", help="to be reached, in percent")
     chosen = parser.parse_args(args)
     out = chosen.out or (chosen.source if chosen.source.is_dir() else chosen.source.parent)
     report(chosen.source, out, chosen.baseline, chosen.labels, chosen.accuracies)
@@ -49,7 +49,7 @@ def report(
     out: Path,
     baseline: str,
     labels: Sequence[int] | None = None,
-    levels: Sequence[float] = LEVELS,
+    levels: Sequence[float] | None = None,
 ) -> None:
     """Write ``report.md``, tables and figures of all runs below a folder.
 
@@ -58,7 +58,8 @@ def report(
         out: Where to write.
         baseline: Method that the others are compared to.
         labels: Numbers of labels to compare at; left out, five.
-        levels: Accuracies to be reached, in percent.
+        levels: Accuracies to be reached, in percent; left out, the highest three that are round
+            and were reached.
 
     Raises:
         SettingError: If there is nothing to report.
@@ -75,46 +76,62 @@ def report(
             text.append(f"Trained on all of W: {top:.2%}.\n")
         if not summary.curves(part):
             continue
+        for (method, seed), last in summary.unfinished(part).items():
+            text.append(f"Left out: {method} with seed {seed}, which ends at {last:,} labels.\n")
+        part = summary.finished(part)
         counts = labels or summary.label_counts(part)
-        found = summary.summary(part, counts, levels)
-        against = summary.differences(part, counts, baseline)
+        accuracies = levels or summary.levels(part)
+        found = summary.summary(part, counts, accuracies)
+        against = summary.differences(part, counts, pairs_of(list(found["method"]), baseline))
         draw(part, str(config), methods, out / f"{config}")
         summaries.append(found.assign(config=config))
         differences.append(against.assign(config=config))
         text += [f"![Accuracy against number of labels]({config}.png)\n"]
         text += [found.to_markdown(index=False), "", *explain(against, baseline)]
+        if any(source.rglob("rounds.csv")):  # TensorBoard shows them beside the runs
+            log_hyperparameters(part, str(config), counts, accuracies, out / "hparams")
     for name, tables in (("summary", summaries), ("differences", differences)):
         with replacing(out / f"{name}.csv", "w", newline="") as file:
             (pd.concat(tables) if tables else pd.DataFrame()).round(4).to_csv(file, index=False)
     with replacing(out / "report.md", "w") as file:
         file.write("\n".join(text))
-    if any(source.rglob("rounds.csv")):  # TensorBoard shows them beside the runs
-        log_hyperparameters(rounds, out / "hparams")
 
 
 def read(source: Path) -> pd.DataFrame:
     """Return the rounds of all runs, in the same order whichever ended first.
 
     A run lies in ``<configs>/version_<k>/``; of its configs, the last one names the method. The
-    seed is that of its ``config.yaml``, k without one; of several runs alike, the newest counts.
+    seed is that of its ``config.yaml``, k without one. Of several runs alike the newest counts, and
+    those with other settings than the newest of their name are left out.
 
     Raises:
         SettingError: If there are none.
     """
-    if source.is_file():
-        return pd.read_csv(source)
-    found = {}
-    tables = sorted(source.rglob("rounds.csv"), key=lambda path: path.stat().st_mtime)
+    found: dict[tuple[str, str, int], pd.DataFrame] = {}
+    newest: dict[str, dict[str, Any]] = {}  # settings by experiment
+    tables = sorted(source.rglob("rounds.csv"), key=lambda path: -path.stat().st_mtime)
     for table in tables:
-        config, _, method = table.parent.parent.name.rpartition("+")
-        settings = table.with_name("config.yaml")
-        saved = yaml.safe_load(settings.read_text()) if settings.is_file() else {}
-        seed = saved.get("seed_everything", number_of(table.parent))
-        named = {"config": config or method, "method": method if config else "bald_vae"}
-        rounds = pd.read_csv(table).assign(**named, seed=seed)
-        found[named["config"], named["method"], seed] = rounds.reindex(columns=COLUMNS)
-    if not found and (source / GATHERED).is_file():
-        return pd.read_csv(source / GATHERED)
+        experiment = table.parent.parent.name
+        config, _, method = experiment.rpartition("+")
+        settings, seed = table.with_name("config.yaml"), number_of(table.parent)
+        if settings.is_file():
+            saved = yaml.safe_load(settings.read_text())
+            seed = saved.pop("seed_everything", seed)
+            if other := first_difference(newest.setdefault(experiment, saved), saved):
+                print(f"left out, as its --{other} is not that of the newest one: {table.parent}")
+                continue
+        config, method = (config, method) if config else (method, "bald_vae")
+        rounds = pd.read_csv(table).assign(config=config, method=method, seed=seed)
+        found.setdefault((config, method, seed), rounds.reindex(columns=COLUMNS))
+    gathered = source / GATHERED if source.is_dir() else source
+    if not found and gathered.is_file():
+        rounds = pd.read_csv(gathered)
+        if missing := {*COLUMNS} - {*rounds.columns}:
+            raise SettingError(
+                f"source: {gathered} has no column {min(missing)}, so that it is no {GATHERED} "
+                "of a report. Name one, or a folder that holds runs."
+            )
+        return rounds
     if not found:
         raise SettingError(
             f"source: there is no rounds.csv in {source}. Name a folder that holds runs, such as "
@@ -123,16 +140,25 @@ def read(source: Path) -> pd.DataFrame:
     return pd.concat(found.values()).sort_values(["config", "method", "seed", "round"])
 
 
+def pairs_of(methods: Sequence[str], baseline: str) -> list[tuple[str, str]]:
+    """Return which method is compared to which: all to the baseline, and the control."""
+    pairs = [(method, baseline) for method in methods if baseline in methods and method != baseline]
+    return pairs + [CONTROL] * ({*CONTROL} <= {*methods} and CONTROL not in pairs)
+
+
 def explain(differences: pd.DataFrame, baseline: str) -> list[str]:
     """Return the differences as a table, and how to read it."""
     if differences.empty:
-        return []
-    seeds = int(differences["seeds"].max())
+        return [f"No differences, as there is no other method than {baseline}, or none with it.\n"]
+    seeds, count = int(differences["seeds"].max()), len(differences)
+    least = 2.0 ** (1 - seeds)
+    others = f", and of {CONTROL[0]} from {CONTROL[1]}," * (CONTROL[1] in set(differences["from"]))
     return [
-        f"Differences from {baseline} at equal seeds, in percentage points, with the 95 % interval "
-        "of the mean (bootstrap), and the p of Wilcoxon's signed-rank test, as it is and corrected "
-        f"for these {len(differences)} comparisons (Holm). With {seeds} seeds no p can be below "
-        f"{2.0 ** (1 - seeds):.3g}, and bootstrap intervals are too narrow.\n",
+        f"Differences from {baseline}{others} at equal seeds, in percentage points, with the 95 % "
+        "interval of the mean (bootstrap), and the p of "
+        f"Wilcoxon's signed-rank test, as it is and corrected for these {count} comparisons "
+        f"(Holm). With {seeds} seeds no p can be below {least:.3g}, nor below "
+        f"{min(1.0, count * least):.3g} when corrected, and bootstrap intervals are too narrow.\n",
         differences.round(3).to_markdown(index=False),
         "",
     ]
@@ -170,19 +196,21 @@ def draw_curves(axis: Axes, rounds: pd.DataFrame, title: str, methods: Sequence[
     axis.legend(frameon=False)
 
 
-def log_hyperparameters(rounds: pd.DataFrame, folder: Path) -> None:
-    """Leave what each run amounts to for TensorBoard's HParams."""
+def log_hyperparameters(
+    rounds: pd.DataFrame, config: str, counts: Sequence[int], levels: Sequence[float], folder: Path
+) -> None:
+    """Leave what each run of a configuration amounts to for TensorBoard's HParams."""
     from torch.utils.tensorboard import SummaryWriter
 
-    for config, part in rounds.groupby("config", sort=False):
-        if not summary.curves(part):
-            continue
-        found = summary.measures(part, summary.label_counts(part)[-1:])
-        for row in found.to_dict("records"):
-            chosen = {"config": str(config), "method": row.pop("method"), "seed": row.pop("seed")}
-            name = f"{config}+{chosen['method']}_{chosen['seed']}"
-            for old in (folder / name).glob("events.*"):
-                old.unlink()
-            with SummaryWriter(str(folder / name)) as writer:
-                values = {f"compare/{key}": float(value) for key, value in row.items()}
-                writer.add_hparams(chosen, values, run_name=".")
+    curves = summary.curves(rounds)
+    for row in summary.measures(rounds, counts).to_dict("records"):
+        chosen = {"config": config, "method": row.pop("method"), "seed": row.pop("seed")}
+        curve = curves[chosen["method"]][chosen["seed"]].dropna()
+        for level in levels:
+            row[f"labels for {level:.4g} %"] = summary.labels_needed(curve, level / 100)
+        name = f"{config}+{chosen['method']}_{chosen['seed']}"
+        for old in (folder / name).glob("events.*"):
+            old.unlink()
+        with SummaryWriter(str(folder / name)) as writer:
+            values = {f"compare/{key}": float(value) for key, value in row.items()}
+            writer.add_hparams(chosen, values, run_name=".")

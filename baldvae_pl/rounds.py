@@ -94,6 +94,10 @@ class ActiveLearning(Callback):
         warm_start: bool = False,
         vae: nn.Module | None = None,
     ) -> None:
+        if coldness == float("inf"):
+            raise SettingError(
+                "--acquisition.coldness: inf is top K. Take --acquisition.selection top_k."
+            )
         self.rounds = rounds
         self.query_size = query_size
         self.function: AcquisitionFunction | None = resolve(

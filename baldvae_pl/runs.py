@@ -113,20 +113,26 @@ def check_begun(run: Path, settings: str) -> None:
 
 def check_same_settings(before: dict[str, Any], now: dict[str, Any], run: Path | str) -> None:
     """Raise a SettingError if a run would go on with other settings than it was started with."""
+    if name := first_difference(before, now):
+        raise SettingError(
+            f"--{name}: {flat(now).get(name)} is not what the run of {run} was started with, "
+            f"{flat(before).get(name)}. Give that, or leave --ckpt_path out to start another run, "
+            "or, if they shall be mixed, add --resume_changed true."
+        )
+
+
+def first_difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """Return the first setting in which two runs differ, of those that may not in one run."""
     old, new = flat(before), flat(now)
-    changed = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
-    for name in changed:
+    for name in sorted({*old, *new}):
         section, _, option = name.partition(".")
-        if option.split(".")[0] in FREE.get(section, set()):
+        if old.get(name) == new.get(name) or option.split(".")[0] in FREE.get(section, set()):
             continue
         if section == "trainer" and option not in OF_THE_TRAINER:
             continue
         if section in ("model", "data", "acquisition", "vae", "trainer", "seed_everything"):
-            raise SettingError(
-                f"--{name}: {new.get(name)} is not what the run of {run} was started with, "
-                f"{old.get(name)}. Give that, or leave --ckpt_path out to start another run, or, "
-                "if they shall be mixed, add --resume_changed true."
-            )
+            return name
+    return None
 
 
 def flat(settings: Any, prefix: str = "") -> dict[str, Any]:

@@ -21,7 +21,7 @@ from baldvae_pl.settings import SettingError
 __all__ = ["batch_bald", "power", "softmax", "softrank", "top_k"]
 
 MOST_CANDIDATES = 4096
-"""`batch_bald` chooses among so many images: its memory is theirs, whatever the pool is."""
+"""`batch_bald` chooses among so many images: its memory is that of their log-probabilities."""
 
 MOST_OUTCOMES = 2000
 """`batch_bald` keeps so many joint outcomes of what is chosen; beyond, it samples as many."""
@@ -63,14 +63,15 @@ def power(of: Candidates, coldness: float = 1.0) -> Tensor:
 
     Args:
         of: Its scores must not be negative.
-        coldness: β; 0 is random, infinity top K.
+        coldness: β; 0 is random, and the higher it is the more it is like top K.
     """
     if of.scores_N.min() < 0:
         raise SettingError(
             "--acquisition.selection: power takes scores as probabilities, but "
             "--acquisition.function gives negative ones. Take softmax or softrank."
         )
-    return of.highest(coldness * of.scores_N.log() + gumbel(of), of.query_size)
+    # xlogy(0, 0) is 0: with β = 0 a score of 0 is as likely as any.
+    return of.highest(torch.xlogy(coldness, of.scores_N) + gumbel(of), of.query_size)
 
 
 def softmax(of: Candidates, coldness: float = 1.0) -> Tensor:

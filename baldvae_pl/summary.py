@@ -38,6 +38,22 @@ def ceiling(rounds: pd.DataFrame) -> float | None:
     return float(found["test_acc"].mean()) if len(found) else None
 
 
+def unfinished(rounds: pd.DataFrame) -> pd.Series:
+    """Return the runs whose curves end before the longest one, each with its last label count.
+
+    Against the others they would be measured on another range.
+    """
+    table = rounds[~rounds["method"].isin(of_all_labels(rounds))]
+    last = table.groupby(["method", "seed"])["labelled"].max()
+    return last[last < last.max()]
+
+
+def finished(rounds: pd.DataFrame) -> pd.DataFrame:
+    """Return the rounds of all runs but the unfinished ones."""
+    runs = pd.MultiIndex.from_frame(rounds[["method", "seed"]])
+    return rounds[~runs.isin(unfinished(rounds).index)]
+
+
 def interval(values: np.ndarray) -> float:
     """Return the half width of the 95 % interval of the mean, by Student's t; NaN for one value."""
     if len(values) < 2:
@@ -53,6 +69,12 @@ def label_counts(rounds: pd.DataFrame, count: int = 5) -> list[int]:
     return [int(common[i]) for i in chosen]
 
 
+def levels(rounds: pd.DataFrame, count: int = 3) -> list[float]:
+    """Return the highest round accuracies, in percent, that any run reached."""
+    best = 100 * max(table.max(axis=None) for table in curves(rounds).values())
+    return [level for level in (*range(10, 91, 10), 95, 97, 98, 99) if level <= best][-count:]
+
+
 def labels_needed(curve: pd.Series, accuracy: float) -> float:
     """Return the first number of labels whose accuracy is that high, infinity if there is none."""
     reached = curve.index[curve >= accuracy]
@@ -63,7 +85,7 @@ def median_labels_needed(table: pd.DataFrame, accuracy: float) -> str:
     """Return the median over seeds, a run that did not get there counting as later than all."""
     needed = np.array([labels_needed(table[seed].dropna(), accuracy) for seed in table])
     reached = int(np.isfinite(needed).sum())
-    middle = np.sort(needed)[(len(needed) - 1) // 2 : len(needed) // 2 + 1].mean()
+    middle = np.median(needed)
     text = f"{middle:.0f}" if np.isfinite(middle) else f"> {table.index[-1]}"
     return text if reached == len(needed) else f"{text} ({reached} of {len(needed)} runs)"
 
@@ -120,26 +142,35 @@ def summary(rounds: pd.DataFrame, labels: Sequence[int], levels: Sequence[float]
     return pd.DataFrame(rows)
 
 
-def differences(rounds: pd.DataFrame, labels: Sequence[int], baseline: str) -> pd.DataFrame:
-    """Return how much each method differs from a baseline, seed by seed.
+def differences(
+    rounds: pd.DataFrame, labels: Sequence[int], pairs: Sequence[tuple[str, str]]
+) -> pd.DataFrame:
+    """Return how much one method differs from another, seed by seed.
 
-    A row a method and measure: the mean difference in percentage points with its 95 % interval
+    A row a pair and measure: the mean difference in percentage points with its 95 % interval
     (bootstrap over seeds, percentiles), and the p of Wilcoxon's signed-rank test, as it is and
-    corrected for all rows (Holm 1979).
+    corrected for all rows (Holm 1979). The first point of the curves is left out: no method has
+    done anything before it.
+
+    Args:
+        rounds: The table of rounds.
+        labels: Numbers of labels to compare at.
+        pairs: (method, the one that is subtracted).
     """
-    found = measures(rounds, labels).drop(columns="complements").set_index(["method", "seed"])
+    first = rounds["labelled"].min()
+    found = measures(rounds, [count for count in labels if count > first])
+    found = found.drop(columns="complements").set_index(["method", "seed"])
     rows = []
-    for method in found.index.unique("method"):
-        if method == baseline or baseline not in found.index:
-            continue
-        pairs = (found.loc[method] - found.loc[baseline]).dropna(how="all")
-        for measure in pairs:
-            d = pairs[measure].dropna().to_numpy()
-            if len(d) == 0:
-                continue
-            low, high = bootstrap(d)
-            rows.append([method, measure, len(d), d.mean(), low, high, signed_rank(d)])
-    columns = ["method", "measure", "seeds", "difference", "low", "high", "p"]
+    for method, subtracted in pairs:
+        # Rounded, as differences that are equal must be ties in Wilcoxon's test.
+        of_seeds = (found.loc[method] - found.loc[subtracted]).round(9)
+        for measure in of_seeds:
+            d = of_seeds[measure].dropna().to_numpy()
+            if len(d) > 0:
+                low, high = bootstrap(d)
+                p = signed_rank(d)
+                rows.append([method, subtracted, measure, len(d), d.mean(), low, high, p])
+    columns = ["method", "from", "measure", "seeds", "difference", "low", "high", "p"]
     table = pd.DataFrame(rows, columns=columns)
     table["p corrected"] = holm(table["p"].to_numpy(dtype=float))
     return table
@@ -149,8 +180,6 @@ def bootstrap(d: np.ndarray) -> tuple[float, float]:
     """Return the 95 % interval of the mean, the same at every call; NaN for one value."""
     if len(d) < 2:
         return float("nan"), float("nan")
-    if (d == d[0]).all():
-        return float(d[0]), float(d[0])
     found = stats.bootstrap((d,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=0)
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 

@@ -155,6 +155,8 @@ def test_wheel_brings_the_configs(tmp_path: Path) -> None:
         (["--data.initial_labels=1298"], "Take at most 1297"),
         (["--data.steps_per_round=0"], "data.steps_per_round"),
         (["--trainer.max_epochs=3"], "follows from --acquisition.rounds"),
+        (["--trainer.max_time=00:00:01:00"], "would cut a round short"),
+        (["--acquisition.selection=power", "--acquisition.coldness=inf"], "selection top_k"),
         (["--acquisition.complement=math.pi"], "is not a Complement"),
         (["--vae.network.image_shape=[1,28,28]"], "--vae.network: for images of shape (1, 8, 8)"),
         (["--trainer.limit_val_batches=0"], "would cut a round short"),

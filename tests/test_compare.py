@@ -108,7 +108,8 @@ def test_one_run_alone_is_the_same(grid: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_comparison_that_was_killed_goes_on(grid: Path, tmp_path: Path) -> None:
     command = [*GRID, "--methods", *METHODS, "--seeds", "1"]
-    for wait, how in (("vae", signal.SIGTERM), ("rounds.csv", signal.SIGKILL)):
+    begun: dict[Path, str] = {}
+    for wait, how in (("last.ckpt", signal.SIGTERM), ("previous.ckpt", signal.SIGKILL)):
         process = subprocess.Popen(
             [sys.executable, "-m", "baldvae_pl", *command],
             cwd=tmp_path,
@@ -121,13 +122,21 @@ def test_a_comparison_that_was_killed_goes_on(grid: Path, tmp_path: Path) -> Non
         while not list(tmp_path.rglob(wait)) and process.poll() is None:
             assert time.monotonic() < until
             time.sleep(0.1)
+        for path in tmp_path.rglob(wait):
+            log = path.parents[4] / f"{path.parents[2].name}.log"
+            begun[log] = log.read_text()
         process.send_signal(how)
+        if how is signal.SIGKILL:  # which leaves its runs alone in the world
+            subprocess.run(["pkill", "-KILL", "-f", str(tmp_path)], check=True)
         _, said = process.communicate()
         if how is signal.SIGTERM:
             assert process.returncode == 143
             assert "`compare` needs the same command only" in said
     done = baldvae(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert begun
+    for log, text in begun.items():  # a run that has a checkpoint goes on from it
+        assert log.read_text().count("it begins again") == text.count("it begins again") > 0
     for method in METHODS:
         one, other = (run_of(folder, method, 1) for folder in (grid, tmp_path / "grid"))
         pd.testing.assert_frame_equal(rounds_of(one), rounds_of(other), check_exact=True)
@@ -156,6 +165,9 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path: Path) -> None:
         (["--data.batchsize=3"], "Did you mean --data.batch_size?"),
         (["--data.batch_size=x"], "data.batch_size"),
         (["--ckpt_path=last"], "--ckpt_path"),
+        (["--seed_everything=7"], "Use --seeds"),
+        (["--config=digits.yaml"], "Use --configs"),
+        (["--methods", "bald_o", "bald_o.yaml"], "two have one name"),
     ],
 )
 def test_bad_options_of_compare(

@@ -56,7 +56,7 @@ def test_top_k_are_the_highest_of_the_unlabelled() -> None:
     assert top_k(candidates(SCORES, 3, labelled=[3])).tolist() == [2, 5, 0]
 
 
-@pytest.mark.parametrize("coldness", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("coldness", [0.0, 0.5, 1.0, 3.0])
 @pytest.mark.parametrize("choose", [power, softmax, softrank])
 def test_samples_have_the_distribution_of_the_paper(choose: object, coldness: float) -> None:
     """Of ordered pairs: with p for the first, and p of what is left for the second."""

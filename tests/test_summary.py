@@ -1,12 +1,15 @@
 """Tables of a comparison against numbers that were worked out by hand."""
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from scipy import stats
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from baldvae_pl import report as reports
 from baldvae_pl import summary
@@ -96,9 +99,14 @@ def test_p_values_are_corrected_as_by_holm() -> None:
     assert len(summary.holm(np.array([]))) == 0
 
 
+PAIRS = [("bald_vae", "bald_o")]
+
+
 def test_differences_are_paired_by_seed() -> None:
-    found = summary.differences(ROUNDS, [20, 40], "bald_o").set_index("measure")
+    found = summary.differences(ROUNDS, LABELS, PAIRS).set_index("measure")
+    assert found.index.tolist() == ["at 20", "at 40", "mean", "largest drop"]  # not the start
     assert found["method"].unique().tolist() == ["bald_vae"]
+    assert found["from"].unique().tolist() == ["bald_o"]
     at_the_end = found.loc["at 40"]
     assert at_the_end["difference"] == pytest.approx((5 + 5 + 10) / 3)
     assert 5 <= at_the_end["low"] < at_the_end["difference"] < at_the_end["high"] <= 10
@@ -110,10 +118,70 @@ def test_differences_are_paired_by_seed() -> None:
 
 def test_seeds_that_one_of_two_lacks_are_no_pairs() -> None:
     fewer = ROUNDS[(ROUNDS["method"] == "bald_o") | (ROUNDS["seed"] < 2)]
-    found = summary.differences(fewer, [40], "bald_o").set_index("measure")
+    found = summary.differences(fewer, [40], PAIRS).set_index("measure")
     assert found.loc["at 40", "seeds"] == 2
     assert found.loc["at 40", "difference"] == pytest.approx(5)
     assert (found.loc["at 40", "low"], found.loc["at 40", "high"]) == pytest.approx((5, 5))
+
+
+def test_equal_differences_are_ties() -> None:
+    accuracies = {"bald_o": [0.9012, 0.8123, 0.7, 0.6, 0.5], "bald_vae": []}
+    gains = [0.0123, 0.0123, 0.0123, -0.0123, 0.0123]
+    accuracies["bald_vae"] = [a + d for a, d in zip(accuracies["bald_o"], gains, strict=True)]
+    rounds = rounds_of(
+        {m: {s: [0.1, a, 0.5] for s, a in enumerate(of)} for m, of in accuracies.items()}
+    )
+    found = summary.differences(rounds, [20], PAIRS).set_index("measure")
+    # By enumeration: 12 of the 32 signs of five equal ranks are at least as uneven as 4 to 1.
+    assert found.loc["at 20", "p"] == pytest.approx(12 / 32)
+
+
+def test_methods_are_compared_to_the_baseline_and_complements_to_copies() -> None:
+    both = ("bald_vae", "duplicate")
+    assert reports.pairs_of(["bald_o", *both], "bald_o") == [
+        ("bald_vae", "bald_o"),
+        ("duplicate", "bald_o"),
+        both,
+    ]
+    assert reports.pairs_of(both, "duplicate") == [both]
+    assert reports.pairs_of(["bald_vae", "random"], "bald_o") == []
+
+
+def test_runs_that_ended_early_are_left_out_and_named(tmp_path: Path) -> None:
+    last = (ROUNDS["method"] == "bald_vae") & (ROUNDS["seed"] == 1) & (ROUNDS["labelled"] == 40)
+    early = pd.concat([ROUNDS[~last], FULL])
+    assert summary.unfinished(early).to_dict() == {("bald_vae", 1): 20}
+    write_runs(tmp_path, early)
+    report(tmp_path, tmp_path, baseline="bald_o")
+    text = (tmp_path / "report.md").read_text()
+    assert "Left out: bald_vae with seed 1, which ends at 20 labels." in text
+    found = pd.read_csv(tmp_path / "summary.csv").set_index("method")
+    assert found["seeds"].to_dict() == {"bald_o": 3, "bald_vae": 2}
+    assert found.loc["bald_vae", "at 40 (%)"].startswith("87.50 ")  # seeds 0 and 2
+    assert len(pd.read_csv(tmp_path / "runs.csv")) == len(early)  # nothing is lost
+
+
+def test_the_levels_are_the_highest_that_were_reached() -> None:
+    assert summary.levels(ROUNDS) == [80, 90, 95]
+    assert summary.levels(ROUNDS[ROUNDS["method"] == "bald_o"]) == [70, 80, 90]
+
+
+def test_curves_are_drawn_alike_in_every_figure() -> None:
+    axes = Figure().subplots(1, 2)
+    methods = ["random", "bald_o", "bald_vae"]
+    reports.draw_curves(axes[0], pd.concat([ROUNDS, FULL]), "both", methods)
+    reports.draw_curves(axes[1], ROUNDS[ROUNDS["method"] == "bald_vae"], "one", methods)
+    drawn = {line.get_label(): line for line in axes[0].lines}
+    assert drawn["bald_o"].get_xdata().tolist() == LABELS
+    assert drawn["bald_o"].get_ydata().tolist() == pytest.approx([160 / 3, 70, 230 / 3])
+    assert set(drawn["all of W"].get_ydata()) == {99.0}
+    (band,) = axes[1].collections
+    half = summary.interval(np.array([95.0, 75, 80]))
+    assert band.get_paths()[0].vertices[:, 1].max() == pytest.approx(250 / 3 + half)
+    (alone,) = axes[1].lines
+    for look in ("get_color", "get_marker", "get_linestyle"):
+        assert getattr(alone, look)() == getattr(drawn["bald_vae"], look)()
+        assert getattr(alone, look)() != getattr(drawn["bald_o"], look)()
 
 
 def test_the_summary_counts_means_and_complements() -> None:
@@ -155,8 +223,18 @@ def test_a_report_of_the_gathered_table_is_that_of_the_runs(tmp_path: Path) -> N
     text = (tmp_path / "first" / "report.md").read_text()
     for words in ("Trained on all of W: 99.00%", "no p can be below 0.25", "| bald_vae", "76.67 ±"):
         assert words in text
-    hyperparameters = list((tmp_path / "first" / "hparams").rglob("events.*"))
-    assert len({path.parent for path in hyperparameters}) == 6
+    hyperparameters = tmp_path / "first" / "hparams"
+    assert len(list(hyperparameters.iterdir())) == 6
+    logged = EventAccumulator(str(hyperparameters / "mnist+bald_vae_0")).Reload()
+    values = {tag: logged.Scalars(tag)[0].value for tag in logged.Tags()["scalars"]}
+    assert values == pytest.approx(
+        {
+            **{"compare/at 10": 50, "compare/at 20": 80, "compare/at 40": 95},
+            **{"compare/mean": 100 * (10 * 0.65 + 20 * 0.875) / 30, "compare/largest drop": 0},
+            **{"compare/complements": 2, "compare/labels for 80 %": 20},
+            **{"compare/labels for 90 %": 40, "compare/labels for 95 %": 40},
+        }
+    )
 
 
 def test_runs_with_all_labels_alone_are_a_report_without_curves(tmp_path: Path) -> None:
@@ -178,6 +256,26 @@ def test_runs_of_plain_fit_are_named_by_their_folders(tmp_path: Path) -> None:
         ("mnist", "vae_all", 0),
         ("digits", "bald_vae", -1),
     }
+
+
+def test_runs_with_other_settings_than_the_newest_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_runs(tmp_path, ROUNDS[ROUNDS["method"] == "bald_o"])
+    for seed, subset in ((0, 500), (1, 200), (2, 500)):
+        run = tmp_path / f"seed_{seed}" / "lightning_logs" / "mnist+bald_o" / "version_0"
+        text = f"seed_everything: {seed}\ndata: {{subset: {subset}, root: {seed}}}\n"
+        (run / "config.yaml").write_text(text)
+        os.utime(run / "rounds.csv", (seed, seed))
+    assert set(reports.read(tmp_path)["seed"]) == {0, 2}
+    assert "--data.subset is not that of the newest one" in capsys.readouterr().out
+
+
+def test_another_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rounds.csv").write_text("round,labelled\n0,20\n")
+    with pytest.raises(SettingError, match="has no column"):
+        report(tmp_path / "rounds.csv", tmp_path / "out", baseline="bald_o")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
