@@ -9,11 +9,12 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
+from baldvae_pl.acquisition import AcquisitionFunction
 from baldvae_pl.batches import to_unit_interval
 from baldvae_pl.data import PoolDataModule
 from baldvae_pl.pool import Pool
 from baldvae_pl.posterior import Posterior, eval_mode
-from baldvae_pl.settings import SettingError
+from baldvae_pl.settings import SettingError, refused
 
 WHOLE_ROUNDS = {
     "check_val_every_n_epoch": 1,
@@ -61,8 +62,7 @@ def check_sizes(trainer: Trainer, data: PoolDataModule, rounds: int, query_size:
             f"--data.batch_size: {data.batch_size} images cannot be shared among "
             f"{trainer.world_size} processes. Take at least as many."
         )
-    if isinf(data.epochs_per_round):
-        raise SettingError("--data.epochs_per_round: inf never ends. Take a number.")
+    check_finite("--data.epochs_per_round", data.epochs_per_round)
     if data.batch_size > (size := len(data.pool.labels)):
         raise SettingError(
             f"--data.batch_size: {data.batch_size} is more than the {size} images of the data set. "
@@ -132,6 +132,28 @@ def check_network(
             )
 
 
+def check_function(function: AcquisitionFunction | None, data: PoolDataModule) -> None:
+    """Raise a SettingError if an acquisition function does not score made-up log-probabilities."""
+    if function is None:
+        return
+    chance = torch.Generator().manual_seed(0)
+    logits_N_T_C = torch.randn(8, 4, len(data.classes), generator=chance)
+    with refused("--acquisition.function"):
+        scores_N = function(logits_N_T_C.log_softmax(-1))
+    if not isinstance(scores_N, Tensor) or scores_N.shape != (8,) or not scores_N.isfinite().all():
+        shape = f"a tensor of shape {tuple(scores_N.shape)}" * isinstance(scores_N, Tensor)
+        raise SettingError(
+            "--acquisition.function: for log-probabilities of 8 images under 4 draws it gives "
+            f"{shape or type(scores_N).__name__}. It must give a tensor of 8 finite scores."
+        )
+
+
+def check_finite(setting: str, value: float) -> None:
+    """Raise a SettingError for an infinite number."""
+    if isinf(value):
+        raise SettingError(f"{setting}: {value} is no number to work with. Take a finite one.")
+
+
 def check_vae(generate: Callable[[Tensor, torch.Generator], Tensor], images: Tensor) -> None:
     """Raise a SettingError if complements of these images cannot be made."""
     try:
@@ -161,8 +183,13 @@ def diverged(when: str, setting: str) -> SettingError:
     )
 
 
-def check_scores(scores_N: Tensor, round: int, ranked: bool) -> None:
+def check_scores(scores_N: Tensor, priorities_N: Tensor, round: int, ranked: bool) -> None:
     """Raise a SettingError if scores are no numbers, or are all 0 and were to rank by."""
+    if scores_N.isfinite().all() and not priorities_N.isfinite().all():
+        raise SettingError(
+            f"--acquisition.function: its scores of round {round} are not finite. Mend it: a "
+            "probability may be 0, and its logarithm -inf."
+        )
     if not scores_N.isfinite().all():
         raise SettingError(
             f"--trainer.precision: the scores of round {round} are not finite, as the network's "

@@ -251,9 +251,10 @@ class BaldVAECLI(LightningCLI):
             provide_vae(vae, self.datamodule, self.trainer, config, self.vae_strategy, weights)
 
     def after_fit(self) -> None:
-        """Leave the run folder to others."""
+        """Leave the run folder to others, and say where it is."""
         if hasattr(self, "lock"):
             self.lock.release()
+            print(f"The results are in {run_folder(self.trainer)}")
 
     def before_validate(self) -> None:
         """Check the data and the checkpoint."""

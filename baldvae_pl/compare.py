@@ -207,6 +207,7 @@ def main(args: Sequence[str]) -> None:
     if chosen.only is None and any(run.done() for run in runs):
         with FileLock(folder / ".lock"):  # others may end in this moment too
             report(folder, folder, baseline=chosen.baseline)
+        print(f"The results are in {folder / 'report.md'}")
     if failed:
         logs = "\n".join(f"  {run.log}: {last_line(run.log)}" for run in failed)
         raise SettingError(

@@ -185,9 +185,8 @@ def draw_curves(axis: Axes, rounds: pd.DataFrame, title: str, methods: Sequence[
         width = 100 * table.apply(lambda row: summary.interval(row.dropna().to_numpy()), axis=1)
         style = f"C{number % 10}" + "os^vDPX*<>hd"[number % 12] + ("-", "--", "-.", ":")[number % 4]
         axis.plot(table.index, mean, style, ms=3, lw=1, label=method)
-        axis.fill_between(
-            table.index, mean - width, mean + width, color=f"C{number % 10}", alpha=0.15, lw=0
-        )
+        low, high = (mean - width).clip(lower=0), (mean + width).clip(upper=100)
+        axis.fill_between(table.index, low, high, color=f"C{number % 10}", alpha=0.15, lw=0)
     top = summary.ceiling(rounds)
     if top is not None:
         axis.axhline(100 * top, color="grey", ls="--", lw=1, label="all of W")

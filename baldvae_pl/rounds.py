@@ -1,4 +1,8 @@
-"""The callback that turns epochs into rounds: train, test, score, buy, complement."""
+"""The callback that turns epochs into rounds: train, test, score, buy, complement.
+
+In a round Lightning calls, in this order: `on_train_epoch_start` (a fresh network), the training on
+L and G, the validation loop (on the test set), and `on_train_epoch_end`, whose heart is `_acquire`.
+"""
 
 import time
 from functools import partial
@@ -11,20 +15,11 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
 from baldvae_pl import acquisition as functions
+from baldvae_pl import checks
 from baldvae_pl import complement as policies
 from baldvae_pl import posterior as posteriors
 from baldvae_pl import selection as selections
 from baldvae_pl.acquisition import AcquisitionFunction
-from baldvae_pl.checks import (
-    check_agreement,
-    check_module,
-    check_network,
-    check_scores,
-    check_sizes,
-    check_vae,
-    check_weights,
-    check_whole_rounds,
-)
 from baldvae_pl.complement import Complement, threshold_of
 from baldvae_pl.dashboard import log_images, log_round
 from baldvae_pl.data import PoolDataModule, data_of
@@ -94,10 +89,7 @@ class ActiveLearning(Callback):
         warm_start: bool = False,
         vae: nn.Module | None = None,
     ) -> None:
-        if coldness == float("inf"):
-            raise SettingError(
-                "--acquisition.coldness: inf is top K. Take --acquisition.selection top_k."
-            )
+        checks.check_finite("--acquisition.coldness", coldness or 0)
         self.rounds = rounds
         self.query_size = query_size
         self.function: AcquisitionFunction | None = resolve(
@@ -130,25 +122,27 @@ class ActiveLearning(Callback):
                 "PoolDataModule, or go on from a checkpoint by ckpt_path."
             )
         self.check(trainer, pl_module, data_of(trainer))
+        # Each round has batches of its own L and G.
         trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.fit_loop.max_epochs = self.rounds + 1
 
     def check(self, trainer: Trainer, pl_module: LightningModule, data: PoolDataModule) -> None:
         """Raise a SettingError for what cannot work, before anything expensive begins."""
-        check_whole_rounds(trainer)
-        check_sizes(trainer, data, self.rounds, self.query_size)
-        check_module(pl_module, self.warm_start)
+        checks.check_whole_rounds(trainer)
+        checks.check_sizes(trainer, data, self.rounds, self.query_size)
+        checks.check_module(pl_module, self.warm_start)
         if self.mc_samples < 2:
             raise SettingError(
                 f"--acquisition.mc_samples: {self.mc_samples} draw cannot disagree with itself. "
                 "Take at least 2."
             )
-        check_network(pl_module.network, self.posterior, self.mc_samples, data)  # type: ignore[arg-type]
+        checks.check_network(pl_module.network, self.posterior, self.mc_samples, data)  # type: ignore[arg-type]
+        checks.check_function(self.function, data)
         if self.complement.needs_vae:
             if self.vae is None:
                 raise SettingError("ActiveLearning: this complement policy needs the argument vae.")
-            check_vae(partial(generate, self.complement, self.vae), data.train.images[:2])
+            checks.check_vae(partial(generate, self.complement, self.vae), data.train.images[:2])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Here, since the batches of the first round may be made before on_train_start.
@@ -178,7 +172,7 @@ class ActiveLearning(Callback):
         evaluated = time.perf_counter()
         data = data_of(trainer)
         pool = data.pool
-        check_weights(pl_module, f"in round {trainer.current_epoch}", "--model.optimizer")
+        checks.check_weights(pl_module, f"in round {trainer.current_epoch}", "--model.optimizer")
         row: dict[str, float] = {
             "round": trainer.current_epoch,
             "labelled": len(pool.labelled),
@@ -212,6 +206,7 @@ class ActiveLearning(Callback):
         """Buy after the last round in the history, unless it was the last or all is bought."""
         pool = data_of(trainer).pool
         if len(pool.labelled) == len(pool.labels):
+            rank_zero_info("All images are labelled: the run ends here.")
             trainer.should_stop = True
         elif len(self.history) <= self.rounds:
             self._acquire(trainer, pl_module, self.history[-1])
@@ -222,11 +217,12 @@ class ActiveLearning(Callback):
         pool, images, round = data.pool, data.train.images, int(row["round"])
         labelled = pool.labelled
 
-        # All of W under the same draws, so that the scores of U and L can be compared.
+        # All of W under the same draws, so that the scores of U and L can be compared: by BALD, and
+        # by what is ranked for the purchase, which may be another function.
         began = time.perf_counter()
         draws = self._draws(pl_module, data.seed, round)
         scores_N, priorities_N = score_images(trainer, pl_module, draws, images, self.function)
-        check_scores(scores_N, round, ranked=self.function is not None)
+        checks.check_scores(scores_N, priorities_N, round, ranked=self.function is not None)
         scored = time.perf_counter()
 
         chance = make_generator(data.seed, round, Purpose.ACQUISITION)
@@ -253,12 +249,16 @@ class ActiveLearning(Callback):
         parents = self.complement.parents(scores_N, labelled, acquired, threshold)
         chance = make_generator(data.seed, round, Purpose.COMPLEMENT)
         complements = complements_of(
-            *(trainer, pl_module, self.complement, self.vae, images[parents]),
+            trainer,
+            pl_module,
+            self.complement,
+            self.vae,
+            images[parents],
             chance if self.latent == "sample" else None,
         )
         pool.acquire(acquired, labels, round + 1, scores_N[acquired])
         pool.extend(complements, parents, round + 1, scores_N[parents], threshold)
-        check_agreement(trainer, pool)
+        checks.check_agreement(trainer, pool)
 
         row |= {
             "acquired": len(acquired),

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -418,12 +419,32 @@ def test_policy_that_needs_a_vae_says_so(tmp_path: Path) -> None:
 
 
 def test_scores_that_are_no_numbers_are_refused() -> None:
-    check_scores(torch.tensor([0.0, 0.1]), 3, ranked=True)
-    check_scores(torch.zeros(2), 3, ranked=False)
+    good, none, bad = torch.tensor([0.0, 0.1]), torch.zeros(2), torch.tensor([0.1, torch.nan])
+    check_scores(good, good, 3, ranked=True)
+    check_scores(none, none, 3, ranked=False)
     with pytest.raises(SettingError, match="the scores of round 3 are not finite"):
-        check_scores(torch.tensor([0.1, torch.nan]), 3, ranked=False)
+        check_scores(bad, bad, 3, ranked=False)
+    with pytest.raises(SettingError, match="its scores of round 3"):
+        check_scores(good, bad, 3, ranked=True)
     with pytest.raises(SettingError, match="after round 3 all posterior draws agree"):
-        check_scores(torch.zeros(2), 3, ranked=True)
+        check_scores(none, none, 3, ranked=True)
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda x: x.exp().mean(1), r"a tensor of shape \(8, 10\)"),
+        (lambda x: x.mean((1, 2)).numpy(), "it gives ndarray"),
+        (lambda x: x.mean((1, 2)) * torch.nan, "8 finite scores"),
+        (lambda x, y: x, "TypeError: .*missing 1 required positional argument"),
+    ],
+)
+def test_an_acquisition_function_is_tried_before_anything_else(
+    function: Callable[..., object], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingError, match=f"--acquisition.function: .*{words}"):
+        fit(tmp_path, ActiveLearning(complement="none", function=function))
+    assert not list(tmp_path.rglob("*.csv"))
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e10, 1e30])

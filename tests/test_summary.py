@@ -176,8 +176,12 @@ def test_curves_are_drawn_alike_in_every_figure() -> None:
     assert drawn["bald_o"].get_ydata().tolist() == pytest.approx([160 / 3, 70, 230 / 3])
     assert set(drawn["all of W"].get_ydata()) == {99.0}
     (band,) = axes[1].collections
+    edges = band.get_paths()[0].vertices
     half = summary.interval(np.array([95.0, 75, 80]))
-    assert band.get_paths()[0].vertices[:, 1].max() == pytest.approx(250 / 3 + half)
+    assert sorted(set(edges[edges[:, 0] == 40, 1])) == pytest.approx([250 / 3 - half, 100])
+    half = summary.interval(np.array([50.0, 60, 50]))
+    at_the_start = sorted(set(edges[edges[:, 0] == 10, 1]))
+    assert at_the_start == pytest.approx([160 / 3 - half, 160 / 3 + half])
     (alone,) = axes[1].lines
     for look in ("get_color", "get_marker", "get_linestyle"):
         assert getattr(alone, look)() == getattr(drawn["bald_vae"], look)()
@@ -192,6 +196,8 @@ def test_the_summary_counts_means_and_complements() -> None:
     assert mine["largest drop (mean, worst)"] == "3.33, 10.00"
     assert mine["labels for 90 %"] == "> 40 (1 of 3 runs)"
     assert found["complements"].tolist() == ["0", "2"]
+    more = ROUNDS.assign(generated=ROUNDS["generated"] + ROUNDS["seed"].clip(upper=1))
+    assert summary.summary(more, [40], [90])["complements"].tolist() == ["0.7", "2.7"]
     assert found["seeds"].tolist() == [3, 3]
 
 
