@@ -129,7 +129,7 @@ def summary(rounds: pd.DataFrame, labels: Sequence[int], levels: Sequence[float]
         for column in mine.columns[2:]:
             values = mine[column].dropna().to_numpy()
             if column == "complements":
-                row[column] = f"{values.mean():,.1f}".removesuffix(".0")
+                row[column] = f"{values.mean():,.{int(values.mean() < 10)}f}".removesuffix(".0")
             elif column == "largest drop":
                 row["largest drop (mean, worst)"] = f"{values.mean():.2f}, {values.max():.2f}"
             elif len(values) > 1:
