@@ -5,10 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from conftest import baldvae, rounds_of
-from sklearn.datasets import load_digits
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -30,11 +28,9 @@ def test_plain_python_example_runs(tmp_path: Path) -> None:
 
 
 def test_the_five_own_things_run(tmp_path: Path) -> None:
-    for name in ("mine.py", "mine.yaml"):
+    for name in ("mine.py", "mine.yaml", "write_images.py"):
         (tmp_path / name).write_text(blocks()[name])
-    images, labels = load_digits(return_X_y=True)
-    pixels = (images.reshape(-1, 1, 8, 8) * 255 / 16).astype(np.uint8)
-    np.savez(tmp_path / "my_images.npz", images=pixels, labels=labels)
+    subprocess.run([sys.executable, "write_images.py"], cwd=tmp_path, check=True)
     configs = [f"--config={name}" for name in ("digits.yaml", "mine.yaml", "smoke.yaml")]
     done = baldvae("fit", *configs, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
