@@ -254,7 +254,7 @@ class BaldVAECLI(LightningCLI):
         """Leave the run folder to others, and say where it is."""
         if hasattr(self, "lock"):
             self.lock.release()
-            print(f"The results are in {run_folder(self.trainer)}")
+            print(f"The results are in {Path(self.lock.lock_file).parent}")
 
     def before_validate(self) -> None:
         """Check the data and the checkpoint."""

@@ -10,9 +10,9 @@ from baldvae_pl.report import GATHERED, draw_curves
 
 HERE = Path(__file__).parent
 PANELS = {
-    "figure2": "MNIST, 100 labels a round (figure 2)",
-    "figure3": "MNIST, 500 labels a round (figure 3)",
-    "figure4": "CIFAR-10 (JPEG copy), 1,000 a round (figure 4)",
+    "figure2": "Figure 2: MNIST, K = 100",
+    "figure3": "Figure 3: MNIST, K = 500",
+    "figure4": "Figure 4: CIFAR-10 (JPEG copy), K = 1,000",
 }
 
 figure = Figure(figsize=(14, 4), layout="constrained")
