@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.special import entr
 
-from baldvae_pl.settings import SettingError
+from baldvae_pl.errors import SettingError
 
 __all__ = ["batch_bald", "power", "softmax", "softrank", "top_k"]
 

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from baldvae_pl.acquisition import bald
-from baldvae_pl.datasets import MNIST
+from baldvae_pl.data.sources import MNIST
 from baldvae_pl.networks import LeNet
 from baldvae_pl.posterior import MCDropout
 from baldvae_pl.selection import MOST_CANDIDATES, greedy_batch

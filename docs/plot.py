@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from baldvae_pl.compare import METHODS
-from baldvae_pl.report import GATHERED, draw_curves
+from baldvae_pl.experiments.compare import METHODS
+from baldvae_pl.experiments.report import GATHERED, draw_curves
 
 HERE = Path(__file__).parent
 PANELS = {

@@ -14,10 +14,12 @@ from typing import Any
 
 import torch
 
-from baldvae_pl import cli, oracle, records
-from baldvae_pl.checkpoints import SafeCheckpointIO
-from baldvae_pl.modules import VAE, Classifier
+from baldvae_pl import oracle
+from baldvae_pl.cli import app as cli
+from baldvae_pl.modules.classifier import VAE, Classifier
 from baldvae_pl.posterior import MCDropout
+from baldvae_pl.runs import records
+from baldvae_pl.runs.checkpoints import SafeCheckpointIO
 
 EVENTS: dict[str, list[tuple[Any, str]]] = {
     "rename": [(Path, "replace")],

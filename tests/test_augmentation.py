@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from baldvae_pl import modules
-from baldvae_pl.augmentation import crop, crop_and_flip
-from baldvae_pl.cli import main
-from baldvae_pl.modules import Classifier
-from baldvae_pl.settings import SettingError
+from baldvae_pl.cli.app import main
+from baldvae_pl.errors import SettingError
+from baldvae_pl.modules import classifier as modules
+from baldvae_pl.modules.classifier import Classifier
+from baldvae_pl.networks.augmentation import crop, crop_and_flip
 
 
 def all_crops(image: torch.Tensor) -> set[bytes]:

@@ -13,8 +13,8 @@ import yaml
 from conftest import SMALL, rounds_of, write_fashion_mnist, write_tree
 
 from baldvae_pl import __version__
-from baldvae_pl.cli import main
-from baldvae_pl.parser import shipped_configs
+from baldvae_pl.cli.app import main
+from baldvae_pl.cli.parser import shipped_configs
 
 RUN = Path("lightning_logs/digits/version_0")
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
@@ -301,7 +301,7 @@ def test_checkpoint_of_another_run_is_refused(capsys: pytest.CaptureFixture[str]
     last = RUN / "checkpoints" / "last.ckpt"
     before = last.read_bytes()
     Path("other.py").write_text(
-        "from baldvae_pl.datasets import digits\n"
+        "from baldvae_pl.data.sources import digits\n"
         "def evens(root):\n"
         "    source = digits(root)\n"
         "    return source._replace(train=type(source.train)(*(x[::2] for x in source.train)))\n"

@@ -12,8 +12,8 @@ import pytest
 import torch
 from conftest import SMALL, baldvae, rounds_of
 
-from baldvae_pl.cli import main
-from baldvae_pl.compare import Run
+from baldvae_pl.cli.app import main
+from baldvae_pl.experiments.compare import Run
 
 OPTIONS = [option for option in SMALL[2:] if not option.startswith("--trainer.log")]
 GRID = ["compare", "--configs=digits", "--folder=grid", "--jobs=2", *OPTIONS]

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from baldvae_pl import complement as policies
 from baldvae_pl.complement import ROUNDING, Complement
+from baldvae_pl.errors import resolve
 from baldvae_pl.networks import DenseVAE
-from baldvae_pl.settings import resolve
 
 SCORES = st.sampled_from([0.0, ROUNDING / 2, 2 * ROUNDING, 0.1, 0.25, 0.7])
 

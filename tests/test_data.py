@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from lightning.pytorch.plugins import Precision
 from torch import Tensor
 
-from baldvae_pl.batches import Gather, RoundBatches, TestBatches, to_8_bit, to_unit_interval
-from baldvae_pl.data import PoolDataModule
-from baldvae_pl.datasets import Images, Source
+from baldvae_pl.data.batches import Gather, RoundBatches, TestBatches, to_8_bit, to_unit_interval
+from baldvae_pl.data.module import PoolDataModule
+from baldvae_pl.data.sources import Images, Source
+from baldvae_pl.errors import SettingError
 from baldvae_pl.seeding import Purpose
-from baldvae_pl.settings import SettingError
 
 CLASSES = ["ant", "bee", "cat"]
 

@@ -14,7 +14,7 @@ from conftest import write_fashion_mnist
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from baldvae_pl.datasets import (
+from baldvae_pl.data.sources import (
     CIFAR10,
     MNIST,
     FashionMNIST,
@@ -26,7 +26,7 @@ from baldvae_pl.datasets import (
     digits,
     repeat,
 )
-from baldvae_pl.settings import SettingError
+from baldvae_pl.errors import SettingError
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ import torch
 from conftest import SMALL, assert_same_run, rounds_of
 from killed import forked, ran
 
-from baldvae_pl.checkpoints import newest_checkpoint
-from baldvae_pl.files import replacing
-from baldvae_pl.settings import SettingError
+from baldvae_pl.errors import SettingError
+from baldvae_pl.runs.checkpoints import newest_checkpoint
+from baldvae_pl.runs.files import replacing
 
 RUN = Path("lightning_logs/digits/version_0")
 LAST = RUN / "checkpoints" / "last.ckpt"
@@ -41,7 +41,7 @@ def slow_oracle(folder: Path, seconds: float) -> list[str]:
     """An oracle that takes its time, and writes down what it was asked."""
     (folder / "slow.py").write_text(
         "import time, pathlib\n"
-        "from baldvae_pl.datasets import digits\n"
+        "from baldvae_pl.data.sources import digits\n"
         "labels = digits(None).train.labels\n"
         "def ask(indices):\n"
         "    with pathlib.Path('asked.txt').open('a') as file:\n"

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from baldvae_pl import image_folder
-from baldvae_pl.image_folder import DecodedFolder, decode, find_images, read_images
-from baldvae_pl.settings import SettingError
+from baldvae_pl.data import image_folder
+from baldvae_pl.data.image_folder import DecodedFolder, decode, find_images, read_images
+from baldvae_pl.errors import SettingError
 
 SHAPE = (3, 4, 4)
 

@@ -11,9 +11,9 @@ from conftest import SMALL, baldvae, rounds_of
 from PIL import Image
 
 from baldvae_pl.acquisition import bald
-from baldvae_pl.batches import to_unit_interval
-from baldvae_pl.cli import main
-from baldvae_pl.datasets import digits
+from baldvae_pl.cli.app import main
+from baldvae_pl.data.batches import to_unit_interval
+from baldvae_pl.data.sources import digits
 from baldvae_pl.networks import DigitsNet
 from baldvae_pl.posterior import MCDropout
 from baldvae_pl.seeding import Purpose, make_generator
@@ -22,7 +22,7 @@ NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 
 SPELLED = f"""
-from baldvae_pl.datasets import digits
+from baldvae_pl.data.sources import digits
 
 def spelled(root):
     return digits(root)._replace(classes={NAMES})

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import SMALL, assert_same_state, baldvae, rounds_of
 
-from baldvae_pl.checks import check_agreement
+from baldvae_pl.loop.trial import check_agreement
 from baldvae_pl.pool import Pool
 
 RUN = Path("lightning_logs/digits/version_0")

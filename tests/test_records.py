@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from baldvae_pl.errors import SettingError
 from baldvae_pl.pool import Pool
-from baldvae_pl.records import describe, write_acquisitions, write_csv, write_rounds
-from baldvae_pl.settings import SettingError
+from baldvae_pl.runs.records import describe, write_acquisitions, write_csv, write_rounds
 
 HISTORY = [
     {

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from baldvae_pl.report import GATHERED, report
+from baldvae_pl.experiments.report import GATHERED, report
 
 TABLES = sorted((Path(__file__).parent.parent / "docs" / "results").glob(f"*/{GATHERED}"))
 assert TABLES  # without any, all tests here would be skipped

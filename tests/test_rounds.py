@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baldvae_pl.acquisition import bald
-from baldvae_pl.batches import to_8_bit, to_unit_interval
-from baldvae_pl.checks import check_scores
-from baldvae_pl.data import PoolDataModule
-from baldvae_pl.modules import VAE, Classifier, train_vae
+from baldvae_pl.data.batches import to_8_bit, to_unit_interval
+from baldvae_pl.data.module import PoolDataModule
+from baldvae_pl.errors import SettingError
+from baldvae_pl.loop.rounds import ActiveLearning
+from baldvae_pl.loop.scoring import even_batches
+from baldvae_pl.loop.trial import check_scores
+from baldvae_pl.modules.classifier import VAE, Classifier, train_vae
 from baldvae_pl.networks import DigitsNet
 from baldvae_pl.posterior import MCDropout
-from baldvae_pl.rounds import ActiveLearning
-from baldvae_pl.scoring import even_batches
 from baldvae_pl.seeding import Purpose, make_generator
-from baldvae_pl.settings import SettingError
 
 CLASSES = 10
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from baldvae_pl import selection
+from baldvae_pl.errors import SettingError
 from baldvae_pl.pool import Pool
 from baldvae_pl.selection import Candidates, batch_bald, power, softmax, softrank, top_k
-from baldvae_pl.settings import SettingError
 
 SCORES = torch.tensor([0.3, 0.0, 0.6, 0.9, 0.1, 0.4])
 

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from scipy import stats
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from baldvae_pl import report as reports
-from baldvae_pl import summary
-from baldvae_pl.report import report
-from baldvae_pl.settings import SettingError
+from baldvae_pl.errors import SettingError
+from baldvae_pl.experiments import report as reports
+from baldvae_pl.experiments import statistics as summary
+from baldvae_pl.experiments.report import report
 
 LABELS = [10, 20, 40]
 CURVES = {  # by method, then by seed

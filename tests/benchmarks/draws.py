@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baldvae_pl.acquisition import bald
-from baldvae_pl.batches import to_unit_interval
-from baldvae_pl.datasets import Images
+from baldvae_pl.data.batches import to_unit_interval
+from baldvae_pl.data.sources import Images
 from baldvae_pl.posterior import MCDropout
 
 

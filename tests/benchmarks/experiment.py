@@ -19,12 +19,12 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from baldvae_pl.acquisition import bald
-from baldvae_pl.batches import to_unit_interval
-from baldvae_pl.data import PoolDataModule
-from baldvae_pl.datasets import Images, Source
-from baldvae_pl.modules import Classifier
+from baldvae_pl.data.batches import to_unit_interval
+from baldvae_pl.data.module import PoolDataModule
+from baldvae_pl.data.sources import Images, Source
+from baldvae_pl.loop.rounds import ActiveLearning
+from baldvae_pl.modules.classifier import Classifier
 from baldvae_pl.networks import MNISTNet
-from baldvae_pl.rounds import ActiveLearning
 
 SIZE, TEST, INITIAL, QUERY, PURCHASES, STEPS, BATCH = 6000, 1000, 100, 100, 3, 100, 64
 

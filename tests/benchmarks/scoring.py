@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from baldvae_pl.acquisition import bald
-from baldvae_pl.batches import to_unit_interval
+from baldvae_pl.data.batches import to_unit_interval
 from baldvae_pl.networks import MNISTNet
 from baldvae_pl.posterior import MCDropout
 

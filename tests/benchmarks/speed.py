@@ -20,7 +20,7 @@ from processes import processes
 from scoring import limit, scoring
 from whole_rounds import memory, pools, training
 
-from baldvae_pl.datasets import MNIST, ImageFolder
+from baldvae_pl.data.sources import MNIST, ImageFolder
 from baldvae_pl.networks import CIFAR10Net, MNISTNet, ResNet18
 
 

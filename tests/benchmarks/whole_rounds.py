@@ -14,12 +14,12 @@ from timing import QUIET
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baldvae_pl.batches import Gather, to_unit_interval
-from baldvae_pl.data import PoolDataModule
-from baldvae_pl.datasets import Images, Source
-from baldvae_pl.modules import VAE, Classifier, train_vae
+from baldvae_pl.data.batches import Gather, to_unit_interval
+from baldvae_pl.data.module import PoolDataModule
+from baldvae_pl.data.sources import Images, Source
+from baldvae_pl.loop.rounds import ActiveLearning
+from baldvae_pl.modules.classifier import VAE, Classifier, train_vae
 from baldvae_pl.networks import DenseVAE, MNISTNet
-from baldvae_pl.rounds import ActiveLearning
 
 
 class Cheap:

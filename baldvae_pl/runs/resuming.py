@@ -9,9 +9,9 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from baldvae_pl import __version__
-from baldvae_pl.checkpoints import newest_checkpoint
-from baldvae_pl.files import replacing
-from baldvae_pl.settings import SettingError
+from baldvae_pl.errors import SettingError
+from baldvae_pl.runs.checkpoints import newest_checkpoint
+from baldvae_pl.runs.files import replacing
 
 CONFIG = "config.yaml"
 

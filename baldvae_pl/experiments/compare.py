@@ -23,11 +23,11 @@ import yaml
 from filelock import FileLock, Timeout
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from baldvae_pl.cli import RUNS, BaldVAECLI, make_cli
-from baldvae_pl.parser import find_config
-from baldvae_pl.report import report
-from baldvae_pl.runs import check_begun, name_of
-from baldvae_pl.settings import SettingError
+from baldvae_pl.cli.app import RUNS, BaldVAECLI, make_cli
+from baldvae_pl.cli.parser import find_config
+from baldvae_pl.errors import SettingError
+from baldvae_pl.experiments.report import report
+from baldvae_pl.runs.resuming import check_begun, name_of
 
 METHODS = ("bald_vae", "bald_o", "vae_all", "random", "duplicate")
 

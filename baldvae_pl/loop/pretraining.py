@@ -7,12 +7,12 @@ from typing import Any
 from filelock import FileLock
 from lightning.pytorch import Trainer
 
-from baldvae_pl.checkpoints import SafeCheckpointIO
-from baldvae_pl.data import PoolDataModule
-from baldvae_pl.modules import VAE, train_vae
-from baldvae_pl.progress import RoundProgressBar
-from baldvae_pl.settings import as_list
-from baldvae_pl.stopping import StopTogether
+from baldvae_pl.data.module import PoolDataModule
+from baldvae_pl.errors import as_list
+from baldvae_pl.loop.progress import RoundProgressBar
+from baldvae_pl.modules.classifier import VAE, train_vae
+from baldvae_pl.runs.checkpoints import SafeCheckpointIO
+from baldvae_pl.runs.stopping import StopTogether
 
 SAME = ("accelerator", "devices", "num_nodes", "fast_dev_run", "enable_progress_bar",
         "log_every_n_steps", "default_root_dir")  # fmt: skip

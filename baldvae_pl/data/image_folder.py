@@ -18,7 +18,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from baldvae_pl.settings import SettingError
+from baldvae_pl.errors import SettingError
 
 CACHE = "~/.cache/baldvae"
 """Where decoded folders are kept unless the user names another place; may be deleted any time."""

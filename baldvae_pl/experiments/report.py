@@ -11,10 +11,10 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # draws without a display
 
-from baldvae_pl import summary
-from baldvae_pl.files import replacing
-from baldvae_pl.runs import first_difference, number_of
-from baldvae_pl.settings import SettingError
+from baldvae_pl.errors import SettingError
+from baldvae_pl.experiments import statistics as summary
+from baldvae_pl.runs.files import replacing
+from baldvae_pl.runs.resuming import first_difference, number_of
 
 GATHERED = "runs.csv"
 """All rounds of all runs: what everything else is made of."""

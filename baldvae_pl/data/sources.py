@@ -16,9 +16,9 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from baldvae_pl.image_folder import find_images, read_images
+from baldvae_pl.data.image_folder import find_images, read_images
 from baldvae_pl.seeding import Purpose, make_generator
-from baldvae_pl.settings import SettingError
+from baldvae_pl.errors import SettingError
 
 __all__ = ["CIFAR10", "MNIST", "FashionMNIST", "ImageFolder", "digits"]
 

@@ -15,28 +15,28 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
 from baldvae_pl import acquisition as functions
-from baldvae_pl import checks
 from baldvae_pl import complement as policies
 from baldvae_pl import posterior as posteriors
 from baldvae_pl import selection as selections
 from baldvae_pl.acquisition import AcquisitionFunction
 from baldvae_pl.complement import Complement, threshold_of
-from baldvae_pl.dashboard import log_images, log_round
-from baldvae_pl.data import PoolDataModule, data_of
-from baldvae_pl.generation import complements_of, generate
-from baldvae_pl.posterior import Draws, Posterior
-from baldvae_pl.records import describe, write_acquisitions, write_rounds
-from baldvae_pl.runs import run_folder
-from baldvae_pl.scoring import (
+from baldvae_pl.data.module import PoolDataModule, data_of
+from baldvae_pl.errors import SettingError, resolve, with_options
+from baldvae_pl.loop import trial as checks
+from baldvae_pl.loop.dashboard import log_images, log_round
+from baldvae_pl.loop.generation import complements_of, generate
+from baldvae_pl.loop.scoring import (
     describe_purchase,
     describe_scores,
     evaluate_with_draws,
     log_probs_of,
     score_images,
 )
+from baldvae_pl.posterior import Draws, Posterior
+from baldvae_pl.runs.records import describe, write_acquisitions, write_rounds
+from baldvae_pl.runs.resuming import run_folder
 from baldvae_pl.seeding import Purpose, derive_seed, make_generator
 from baldvae_pl.selection import Candidates, Selection
-from baldvae_pl.settings import SettingError, resolve, with_options
 
 
 class ActiveLearning(Callback):

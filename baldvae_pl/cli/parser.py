@@ -11,7 +11,7 @@ import yaml
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from lightning.pytorch.cli import LightningArgumentParser
 
-from baldvae_pl.settings import SettingError
+from baldvae_pl.errors import SettingError
 
 # A network without type hints in the place of one with them takes over its num_classes, which is of
 # a subclass of int; YAML writes those of no class but the plain ones.

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from baldvae_pl.acquisition import bald
-from baldvae_pl.batches import images_at_once
-from baldvae_pl.datasets import Images
-from baldvae_pl.modules import probability_metrics
+from baldvae_pl.data.batches import images_at_once
+from baldvae_pl.data.sources import Images
+from baldvae_pl.loop.progress import RoundProgressBar
+from baldvae_pl.modules.classifier import probability_metrics
 from baldvae_pl.posterior import Draws, eval_mode
-from baldvae_pl.progress import RoundProgressBar
 
 
 def score_images(

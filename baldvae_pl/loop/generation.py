@@ -6,9 +6,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from baldvae_pl.batches import to_8_bit, to_unit_interval
 from baldvae_pl.complement import Complement
-from baldvae_pl.data import data_of
+from baldvae_pl.data.batches import to_8_bit, to_unit_interval
+from baldvae_pl.data.module import data_of
 from baldvae_pl.posterior import eval_mode
 
 

@@ -12,9 +12,9 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from baldvae_pl import datasets
+from baldvae_pl.data import sources as datasets
 from baldvae_pl import oracle as oracles
-from baldvae_pl.batches import (
+from baldvae_pl.data.batches import (
     Batch,
     Gather,
     RoundBatches,
@@ -23,13 +23,13 @@ from baldvae_pl.batches import (
     images_at_once,
     to_unit_interval,
 )
-from baldvae_pl.datasets import Images, Source, check_source, choose, repeat
-from baldvae_pl.files import replacing
-from baldvae_pl.image_folder import find_images, read_images
+from baldvae_pl.data.sources import Images, Source, check_source, choose, repeat
+from baldvae_pl.runs.files import replacing
+from baldvae_pl.data.image_folder import find_images, read_images
 from baldvae_pl.oracle import KnownLabels, Oracle
 from baldvae_pl.pool import Pool, one_of_each_in_turn
 from baldvae_pl.seeding import Purpose, make_generator
-from baldvae_pl.settings import SettingError, refused, resolve, with_options
+from baldvae_pl.errors import SettingError, refused, resolve, with_options
 
 
 class PoolDataModule(LightningDataModule):

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from baldvae_pl.files import replacing
 from baldvae_pl.pool import Pool
+from baldvae_pl.runs.files import replacing
 
 ROUND_COLUMNS = [
     "round",

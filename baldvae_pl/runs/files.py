@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from baldvae_pl.settings import SettingError
+from baldvae_pl.errors import SettingError
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from baldvae_pl.datasets import Images
+from baldvae_pl.data.sources import Images
 from baldvae_pl.seeding import Purpose, make_generator
 
 Batch = tuple[Tensor, Tensor]

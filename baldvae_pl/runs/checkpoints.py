@@ -10,8 +10,8 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 
-from baldvae_pl.files import replacing
-from baldvae_pl.settings import SettingError
+from baldvae_pl.errors import SettingError
+from baldvae_pl.runs.files import replacing
 
 LAST, PREVIOUS, VAE_WEIGHTS = "last.ckpt", "previous.ckpt", "vae.ckpt"
 

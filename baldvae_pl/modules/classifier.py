@@ -15,16 +15,16 @@ from torch.special import entr
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
-from baldvae_pl import augmentation as augmentations
 from baldvae_pl.acquisition import bald
-from baldvae_pl.batches import Batch, Gather, RoundBatches, image_loader, to_unit_interval
-from baldvae_pl.checkpoints import UNREADABLE, load_checkpoint
-from baldvae_pl.checks import check_weights, diverged
-from baldvae_pl.data import PoolDataModule
+from baldvae_pl.data.batches import Batch, Gather, RoundBatches, image_loader, to_unit_interval
+from baldvae_pl.data.module import PoolDataModule
+from baldvae_pl.errors import SettingError, refused, resolve
+from baldvae_pl.loop.trial import check_weights, diverged
 from baldvae_pl.networks import DenseVAE, DigitsNet
+from baldvae_pl.networks import augmentation as augmentations
 from baldvae_pl.posterior import Draws
+from baldvae_pl.runs.checkpoints import UNREADABLE, load_checkpoint
 from baldvae_pl.seeding import Purpose, derive_seed
-from baldvae_pl.settings import SettingError, refused, resolve
 
 
 class Classifier(LightningModule):

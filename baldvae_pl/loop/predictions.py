@@ -8,10 +8,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from baldvae_pl.batches import Batch
-from baldvae_pl.data import PoolDataModule
-from baldvae_pl.records import write_csv
-from baldvae_pl.settings import SettingError
+from baldvae_pl.data.batches import Batch
+from baldvae_pl.data.module import PoolDataModule
+from baldvae_pl.errors import SettingError
+from baldvae_pl.runs.records import write_csv
 
 COLUMNS = ["file", "class", "probability", "entropy", "bald"]
 

@@ -10,11 +10,11 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
 from baldvae_pl.acquisition import AcquisitionFunction
-from baldvae_pl.batches import to_unit_interval
-from baldvae_pl.data import PoolDataModule
+from baldvae_pl.data.batches import to_unit_interval
+from baldvae_pl.data.module import PoolDataModule
+from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.pool import Pool
 from baldvae_pl.posterior import Posterior, eval_mode
-from baldvae_pl.settings import SettingError, refused
 
 WHOLE_ROUNDS = {
     "check_val_every_n_epoch": 1,

@@ -16,16 +16,17 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from baldvae_pl import __version__
-from baldvae_pl.checkpoints import VAE_WEIGHTS, SafeCheckpointIO, read_checkpoint
-from baldvae_pl.checks import check_no_limits
-from baldvae_pl.data import PoolDataModule
-from baldvae_pl.modules import VAE, Classifier
-from baldvae_pl.parser import Parser, ShippedConfigFile, check_not_null
-from baldvae_pl.predictions import Predictions
-from baldvae_pl.pretraining import provide_vae
-from baldvae_pl.progress import RoundProgressBar
-from baldvae_pl.rounds import ActiveLearning
-from baldvae_pl.runs import (
+from baldvae_pl.cli.parser import Parser, ShippedConfigFile, check_not_null
+from baldvae_pl.data.module import PoolDataModule
+from baldvae_pl.errors import SettingError, as_list, refused
+from baldvae_pl.loop.predictions import Predictions
+from baldvae_pl.loop.pretraining import provide_vae
+from baldvae_pl.loop.progress import RoundProgressBar
+from baldvae_pl.loop.rounds import ActiveLearning
+from baldvae_pl.loop.trial import check_no_limits
+from baldvae_pl.modules.classifier import VAE, Classifier
+from baldvae_pl.runs.checkpoints import VAE_WEIGHTS, SafeCheckpointIO, read_checkpoint
+from baldvae_pl.runs.resuming import (
     RunSettings,
     check_begun,
     check_goes_on,
@@ -35,8 +36,7 @@ from baldvae_pl.runs import (
     name_of,
     run_folder,
 )
-from baldvae_pl.settings import SettingError, as_list, refused
-from baldvae_pl.stopping import Stopped, StopTogether, say_how_to_go_on, stop_on_signals
+from baldvae_pl.runs.stopping import Stopped, StopTogether, say_how_to_go_on, stop_on_signals
 
 RUNS = "lightning_logs"
 OF_MANY_RUNS = ("compare", "report")
@@ -61,7 +61,7 @@ def main(args: list[str] | None = None) -> None:
     command, *rest = [*(sys.argv[1:] if args is None else args), ""]
     try:
         if command in OF_MANY_RUNS:  # which a run needs not wait to import
-            import_module(f"baldvae_pl.{command}").main(rest[:-1])
+            import_module(f"baldvae_pl.experiments.{command}").main(rest[:-1])
         else:
             make_cli(BaldVAECLI, args)
     except (SettingError, MisconfigurationException) as error:
