@@ -1,14 +1,17 @@
 """Acquisition functions: how much would we learn from an image's label?
 
 A function takes ``log_probs_N_T_C``, the class log-probabilities of N images under T posterior
-draws (natural log, at least float32), and returns ``scores_N`` >= 0, the higher the more worth
-buying. It is a pure function of each image: no score may depend on the others. What is bought for
-its scores is the business of `baldvae_pl.selection`. `random`, the control, looks at no prediction.
+draws (natural log, at least float32), and returns ``scores_N``, the higher the more worth buying.
+It is a pure function of each image: no score may depend on the others. Which images are bought
+together for their scores is the business of `baldvae_pl.selection`.
+
+A function that has to see more than log-probabilities is a `NetworkScore`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.special import entr
 
 __all__ = [
@@ -17,11 +20,22 @@ __all__ = [
     "margin",
     "max_entropy",
     "mean_std",
-    "random",
     "variation_ratios",
 ]
 
 AcquisitionFunction = Callable[[Tensor], Tensor]
+
+
+class NetworkScore(ABC):
+    """An acquisition function of the trained network itself: its features, its own outputs.
+
+    The network is in eval mode and no gradients are kept. Options of a subclass are the parameters
+    of its ``__init__``.
+    """
+
+    @abstractmethod
+    def score(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Return scores_N of float images in [0, 1], shape (N, C, H, W), or vectors (N, D)."""
 
 
 def bald(log_probs_N_T_C: Tensor) -> Tensor:
@@ -82,5 +96,5 @@ def mean_std(log_probs_N_T_C: Tensor) -> Tensor:
     return log_probs_N_T_C.exp().std(1, correction=0).mean(-1)
 
 
-random = None
-"""The control: looks at no prediction, every image of U is equally likely to be bought."""
+NEED_DISAGREEMENT: tuple[AcquisitionFunction, ...] = (bald, mean_std, variation_ratios)
+"""These are 0 everywhere if all draws agree; the others work with one deterministic pass too."""

@@ -1,104 +1,264 @@
 """Complements: which labelled images get one, and how it is made.
 
 A policy is two functions side by side, so that *duplicate* differs from *uncertain* in one of them
-and *all_new* in the other, as a fair comparison needs.
+and *all new* in the other, as a fair comparison needs.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["all_new", "duplicate", "none", "uncertain"]
+from baldvae_pl.errors import SettingError
+from baldvae_pl.pool import Pool
 
 ROUNDING = 1e-5
 """A BALD score below this, in nats, is zero up to the rounding of float32."""
 
+Threshold = Literal["lowest", "highest"] | float
+"""The lowest score of the purchase, as in the paper's condition (3), the highest, or a quantile of
+the scores of U, from 0 to 1."""
 
-class Complement(NamedTuple):
-    """A complement policy.
+
+@runtime_checkable
+class Autoencoder(Protocol):
+    """A generator of images: a frozen VAE, or a part of the module that is trained."""
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log-variance of q(z|x), each of shape (n, latent)."""
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return images of the shape and range of those that were encoded."""
+
+
+class Purchase(NamedTuple):
+    """A purchase that has been chosen.
 
     Attributes:
-        parents: (scores_N, labelled, acquired, threshold) -> global indices of the parents.
-            ``scores_N`` is the BALD score of all of W, ``labelled`` is L before this purchase,
-            ``acquired`` the purchase, ``threshold`` the lowest score in it unless another rule is
-            chosen.
-        generate: (images, vae, generator) -> complements; images in [0, 1], shape (n, C, H, W).
-            Without a generator nothing is random.
-        needs_vae: Whether ``generate`` uses the VAE, which is then trained before round 0.
+        scores_N: BALD scores of all of W, in nats.
+        indices: What is bought, the first choice first; negative: an image that is not in W.
+        images: What is bought, as W holds its images.
+        scores: BALD scores of what is bought.
+        threshold: What a labelled image's score must reach to be uncertain.
+        probs_K_C: Mean predictions of what is bought, if the oracle looks at them.
     """
 
-    parents: Callable[[Tensor, Tensor, Tensor, float], Tensor]
-    generate: Callable[[Tensor, Any, torch.Generator | None], Tensor]
-    needs_vae: bool
+    scores_N: Tensor  # noqa: N815
+    indices: Tensor
+    images: Tensor
+    scores: Tensor
+    threshold: float
+    probs_K_C: Tensor | None = None  # noqa: N815
+
+    @property
+    def in_w(self) -> Tensor:
+        """Global indices of the images of W that are bought."""
+        return self.indices[self.indices >= 0]
+
+    def of(self, which: Tensor) -> "Purchase":
+        """Return the purchase of some of its images, given by a mask."""
+        return self._replace(
+            indices=self.indices[which], images=self.images[which], scores=self.scores[which]
+        )
+
+
+Parents = Callable[[Purchase, Pool], Tensor]
+"""A purchase and the pool before it -> global indices of those who get a complement, in L or among
+the purchase. ``pool.generated`` holds the complements of earlier rounds."""
+
+Generate = Callable[[Tensor, Autoencoder | None, torch.Generator], Tensor]
+"""(images, autoencoder, generator) -> complements. Images in [0, 1], shape (n, C, H, W), or vectors
+(n, D); the CPU generator belongs to the round."""
+
+
+class Complement:
+    """A complement policy.
+
+    Args:
+        parents: Who gets a complement.
+        generate: How it is made.
+        needs_vae: Whether ``generate`` uses the autoencoder, which is then trained before round 0
+            unless it is a part of the module.
+        threshold: From which score on a labelled image counts as uncertain.
+    """
+
+    def __init__(
+        self,
+        parents: Parents,
+        generate: Generate,
+        needs_vae: bool = False,
+        threshold: Threshold = "lowest",
+    ) -> None:
+        if not isinstance(threshold, str) and not 0 <= threshold <= 1:
+            raise SettingError(
+                f"--acquisition.complement.threshold: {threshold} is not a quantile. Take one from "
+                "0 to 1, lowest or highest."
+            )
+        self.parents = parents
+        self.generate = generate
+        self.needs_vae = needs_vae
+        self.threshold = threshold
+
+
+class Uncertain(Complement):
+    """BALD-VAE: labelled images that are at least as uncertain as the last one bought.
+
+    Args:
+        threshold: The ``lowest`` score of the purchase, as in the paper, the ``highest``, or a
+            quantile of the scores of U, from 0 to 1.
+        latent: Whether a complement decodes a ``sample`` of q(z|x) or its ``mean``.
+        max_per_parent: At most so many complements of one image in the whole run.
+        max_share: At most this share of L and G together, hence of a batch on average, is
+            generated; the most uncertain come first.
+    """
+
+    def __init__(
+        self,
+        threshold: Threshold = "lowest",
+        latent: Literal["sample", "mean"] = "sample",
+        max_per_parent: int | None = None,
+        max_share: float | None = None,
+    ) -> None:
+        parents = capped(at_least_as_uncertain, max_per_parent, max_share)
+        super().__init__(parents, DECODE[latent], needs_vae=True, threshold=threshold)
+
+
+class Duplicate(Complement):
+    """Control: as `Uncertain`, but a complement is its parent. What it gains, the VAE did not.
+
+    Args:
+        threshold: As of `Uncertain`.
+        max_per_parent: As of `Uncertain`.
+        max_share: As of `Uncertain`.
+    """
+
+    def __init__(
+        self,
+        threshold: Threshold = "lowest",
+        max_per_parent: int | None = None,
+        max_share: float | None = None,
+    ) -> None:
+        parents = capped(at_least_as_uncertain, max_per_parent, max_share)
+        super().__init__(parents, copy, threshold=threshold)
+
+
+class AllNew(Complement):
+    """VAE-All: every newly labelled image.
+
+    Args:
+        latent: As of `Uncertain`.
+    """
+
+    def __init__(self, latent: Literal["sample", "mean"] = "sample") -> None:
+        super().__init__(newly_labelled, DECODE[latent], needs_vae=True)
+
+
+class NoComplements(Complement):
+    """BALD-O: plain active learning."""
+
+    def __init__(self) -> None:
+        super().__init__(nobody, copy)
 
 
 def threshold_of(
-    rule: Literal["lowest", "highest"] | float,
-    acquired_K: Tensor,
-    scores_N: Tensor,
-    in_unlabelled_N: Tensor,
+    rule: Threshold, bought_K: Tensor, scores_N: Tensor, in_unlabelled_N: Tensor
 ) -> float:
     """Return what a labelled image's score must reach to be uncertain.
 
     Args:
-        rule: The lowest score of the purchase, as in the paper's condition (3), the highest, or a
-            quantile of the scores of U, from 0 to 1.
-        acquired_K: BALD scores of the purchase.
+        rule: See `Threshold`.
+        bought_K: BALD scores of the purchase.
         scores_N: BALD scores of all of W.
         in_unlabelled_N: Who of W was in U before it.
     """
     if rule == "lowest":
-        return acquired_K.min().item()
+        return bought_K.min().item()
     if rule == "highest":
-        return acquired_K.max().item()
+        return bought_K.max().item()
+    # torch.quantile refuses more than 2^24 numbers.
     return float(np.quantile(scores_N[in_unlabelled_N].numpy(), rule))
 
 
-def at_least_as_uncertain(
-    scores_N: Tensor, labelled: Tensor, acquired: Tensor, threshold: float
-) -> Tensor:
+def at_least_as_uncertain(purchase: Purchase, pool: Pool) -> Tensor:
     """Condition (3) of the paper: a(x_l) >= a(x*_K); a zero up to rounding never qualifies."""
-    scores = scores_N[labelled]
-    return labelled[(scores >= threshold) & (scores >= ROUNDING)]
+    labelled = pool.labelled
+    scores = purchase.scores_N[labelled]
+    return labelled[(scores >= purchase.threshold) & (scores >= ROUNDING)]
 
 
-def newly_labelled(
-    scores_N: Tensor, labelled: Tensor, acquired: Tensor, threshold: float
-) -> Tensor:
-    """Every image of this purchase, in order of global index."""
-    return acquired.sort().values
+def newly_labelled(purchase: Purchase, pool: Pool) -> Tensor:
+    """Every image of W in this purchase, in order of global index."""
+    del pool
+    return purchase.in_w.sort().values
 
 
-def nobody(scores_N: Tensor, labelled: Tensor, acquired: Tensor, threshold: float) -> Tensor:
+def nobody(purchase: Purchase, pool: Pool) -> Tensor:
     """No image at all."""
-    return labelled[:0]
+    del pool
+    return purchase.indices[:0]
 
 
-def reconstruct(images: Tensor, vae: Any, generator: torch.Generator | None) -> Tensor:
-    """Equation (4) of the paper: x' = d(e(x)), with z sampled from q(z|x), or its mean.
+def capped(parents: Parents, max_per_parent: int | None, max_share: float | None) -> Parents:
+    """Return the same choice of parents, but of fewer where there would be too many complements.
+
+    Raises:
+        SettingError: If a cap is out of range.
+    """
+    if max_per_parent is not None and max_per_parent < 1:
+        raise SettingError(
+            f"--acquisition.complement.max_per_parent: must be at least 1, got {max_per_parent}. "
+            "For no complements take --acquisition.complement NoComplements."
+        )
+    if max_share is not None and not 0 < max_share < 1:
+        raise SettingError(
+            f"--acquisition.complement.max_share: must be between 0 and 1, got {max_share}."
+        )
+
+    def fewer(purchase: Purchase, pool: Pool) -> Tensor:
+        chosen = parents(purchase, pool)
+        if max_per_parent is not None:
+            made_N = pool.generated.complements.parents.bincount(minlength=len(purchase.scores_N))
+            chosen = chosen[made_N[chosen] < max_per_parent]
+        if max_share is not None:
+            labels = pool.labels_bought + len(purchase.indices)
+            most = int(labels * max_share / (1 - max_share) + 1e-9)
+            room = max(0, most - len(pool.generated.complements.parents))
+            order = purchase.scores_N[chosen].argsort(descending=True, stable=True)
+            chosen = chosen[order[:room]].sort().values
+        return chosen
+
+    return fewer
+
+
+def decode_sample(
+    images: Tensor, autoencoder: Autoencoder | None, generator: torch.Generator
+) -> Tensor:
+    """Equation (4) of the paper: x' = d(e(x)), with z sampled from q(z|x).
 
     The noise comes from a CPU generator, so that every accelerator makes the same complements.
     """
-    z, log_var = vae.encode(images)
-    if generator is not None:
-        z = z + torch.randn(z.shape, generator=generator).to(z) * (0.5 * log_var).exp()
-    complements: Tensor = vae.decode(z)
-    return complements
+    assert autoencoder is not None
+    mean, log_var = autoencoder.encode(images)
+    noise = torch.randn(mean.shape, generator=generator).to(mean)
+    return autoencoder.decode(mean + noise * (0.5 * log_var).exp())
 
 
-def copy(images: Tensor, vae: Any, generator: torch.Generator | None) -> Tensor:
+def decode_mean(
+    images: Tensor, autoencoder: Autoencoder | None, generator: torch.Generator
+) -> Tensor:
+    """Equation (4) of the paper, with the mean of q(z|x) for z."""
+    del generator
+    assert autoencoder is not None
+    mean, _ = autoencoder.encode(images)
+    return autoencoder.decode(mean)
+
+
+DECODE: dict[str, Generate] = {"sample": decode_sample, "mean": decode_mean}
+
+
+def copy(images: Tensor, autoencoder: Autoencoder | None, generator: torch.Generator) -> Tensor:
     """The parents themselves."""
+    del autoencoder, generator
     return images
-
-
-uncertain = Complement(at_least_as_uncertain, reconstruct, needs_vae=True)
-"""BALD-VAE."""
-none = Complement(nobody, copy, needs_vae=False)
-"""BALD-O: plain BALD."""
-all_new = Complement(newly_labelled, reconstruct, needs_vae=True)
-"""VAE-All: a complement for every newly labelled image."""
-duplicate = Complement(at_least_as_uncertain, copy, needs_vae=False)
-"""Control: like BALD-VAE, but the complement is its parent. What it gains, the VAE did not."""

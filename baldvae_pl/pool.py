@@ -1,43 +1,84 @@
-"""The pool: who of W is labelled and since when, and the generated images G."""
+"""The pool: who of W is labelled and since when, and the images G beside W."""
 
 import hashlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 UNLABELLED = -1
+SET_ASIDE = -2
+"""In ``acquired_in``: bought, but nobody could tell the class; in neither U nor L."""
+
+COMPLEMENT = 0
+SYNTHESISED = 1
+"""Kinds of generated images: with the label of a parent, or with an answer of the oracle."""
+
+
+class Generated(NamedTuple):
+    """Images that are not in W but trained with, one after the other.
+
+    Attributes:
+        images: In the format of W's.
+        labels: Classes.
+        parents: Global index in W of the parent; a synthesised image has its own negative index.
+        kinds: ``COMPLEMENT`` or ``SYNTHESISED``.
+        rounds: The first round that trains with it.
+        scores: BALD in nats, the parent's or its own.
+        thresholds: BALD from which on a labelled image was uncertain in that purchase.
+    """
+
+    images: Tensor
+    labels: Tensor
+    parents: Tensor
+    kinds: Tensor
+    rounds: Tensor
+    scores: Tensor
+    thresholds: Tensor
+
+    def of(self, which: Tensor) -> "Generated":
+        """Return the images that a mask or indices name."""
+        return Generated(*(column[which] for column in self))
+
+    @property
+    def complements(self) -> "Generated":
+        """The images that have a parent."""
+        return self.of(self.kinds == COMPLEMENT)
 
 
 class Pool:
     """The partition of W into U and L, plus G.
 
     Images of W are known by their global index in W and by nothing else. One integer an image says
-    who is in L: ``acquired_in`` is -1 in U and r in L for an image bought before round r trained.
+    who is in L: ``acquired_in`` is -1 in U, r in L for an image bought before round r trained, and
+    -2 for an image that nobody could answer.
 
     Args:
         size: Number of images in W.
-        image_shape: (channels, height, width) of an image.
+        image_shape: Of an image: (channels, height, width), or (features,) for vectors.
+        dtype: Of the images: 8-bit pictures, or vectors of floats.
     """
 
-    def __init__(self, size: int, image_shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, size: int, image_shape: tuple[int, ...], dtype: torch.dtype = torch.uint8
+    ) -> None:
         self.acquired_in = torch.full((size,), UNLABELLED)
         self.labels = torch.full((size,), -1)
         self.scores = torch.full((size,), torch.nan)  # BALD in nats when bought, NaN: not scored
-        self.generated = {
-            "images": torch.empty((0, *image_shape), dtype=torch.uint8),
-            "labels": torch.empty(0, dtype=torch.long),
-            "parents": torch.empty(0, dtype=torch.long),  # global index in W
-            "rounds": torch.empty(0, dtype=torch.long),  # the first round that trains with it
-            "scores": torch.empty(0),  # the parent's BALD
-            "thresholds": torch.empty(0),  # the lowest score of that purchase
-        }
+        self.generated = Generated(
+            images=torch.empty((0, *image_shape), dtype=dtype),
+            labels=torch.empty(0, dtype=torch.long),
+            parents=torch.empty(0, dtype=torch.long),
+            kinds=torch.empty(0, dtype=torch.long),
+            rounds=torch.empty(0, dtype=torch.long),
+            scores=torch.empty(0),
+            thresholds=torch.empty(0),
+        )
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width)."""
-        channels, height, width = self.generated["images"].shape[1:]
-        return channels, height, width
+    def image_shape(self) -> tuple[int, ...]:
+        """(channels, height, width), or (features,)."""
+        return tuple(self.generated.images.shape[1:])
 
     @property
     def in_unlabelled_N(self) -> Tensor:  # noqa: N802
@@ -52,7 +93,12 @@ class Pool:
     @property
     def labelled(self) -> Tensor:
         """Global indices of L, ascending."""
-        return (self.acquired_in != UNLABELLED).nonzero().flatten()
+        return (self.acquired_in >= 0).nonzero().flatten()
+
+    @property
+    def labels_bought(self) -> int:
+        """Number of labels that were given: those of L and those of synthesised images."""
+        return len(self.labelled) + int((self.generated.kinds == SYNTHESISED).sum())
 
     def highest_unlabelled(self, priorities_N: Tensor, count: int) -> Tensor:
         """Return the images of U with the highest priorities, in a tie those first in W.
@@ -76,6 +122,17 @@ class Pool:
         highest: Tensor = enough[order[:count]]
         return highest
 
+    def check_purchase(self, indices: Tensor) -> None:
+        """Raise a ValueError unless these are images of U, no two alike."""
+        if not isinstance(indices, Tensor) or indices.ndim != 1 or indices.is_floating_point():
+            raise ValueError("a purchase is a tensor of global indices, one an image")
+        if ((indices < 0) | (indices >= len(self.labels))).any():
+            raise ValueError("an image was chosen that is not in the pool")
+        if len(indices.unique()) != len(indices):
+            raise ValueError("an image was chosen twice in one purchase")
+        if (self.acquired_in[indices] != UNLABELLED).any():
+            raise ValueError("an image was chosen that is labelled already")
+
     def acquire(
         self, indices: Tensor, labels: Tensor, round: int, scores: Tensor | None = None
     ) -> None:
@@ -91,6 +148,7 @@ class Pool:
             ValueError: If an image is unknown, named twice or labelled already, or the labels or
                 scores are not one an image. Nothing has changed then.
         """
+        self.check_purchase(indices)
         if labels.shape != indices.shape or labels.is_floating_point():
             raise ValueError(
                 f"{len(indices)} images were bought; the oracle must answer with as many whole "
@@ -98,16 +156,49 @@ class Pool:
             )
         if scores is not None and scores.shape != indices.shape:
             raise ValueError(f"{len(indices)} images were bought with {len(scores)} scores")
-        if ((indices < 0) | (indices >= len(self.labels))).any():
-            raise ValueError("an image was bought that is not in the pool")
-        if len(indices.unique()) != len(indices):
-            raise ValueError("an image was bought twice in one purchase")
-        if (self.acquired_in[indices] != UNLABELLED).any():
-            raise ValueError("an image was bought that is labelled already")
         self.acquired_in[indices] = round
         self.labels[indices] = labels.to(self.labels)
         if scores is not None:
             self.scores[indices] = scores.to(self.scores)
+
+    def set_aside(self, indices: Tensor) -> None:
+        """Take images of U whose class nobody can tell out of U.
+
+        Raises:
+            ValueError: As `check_purchase`.
+        """
+        self.check_purchase(indices)
+        self.acquired_in[indices] = SET_ASIDE
+
+    def correct(self, index: int, label: int | None, round: int) -> None:
+        """Give a bought image another label; its complements take it over.
+
+        Args:
+            index: Global index of an image of L or one that was set aside, or the negative one of a
+                synthesised image.
+            label: The class. None takes the answer back: the image is in U again, and its
+                complements, or the synthesised image itself, are gone.
+            round: The first round that trains with the correction.
+
+        Raises:
+            ValueError: If that image was not bought.
+        """
+        dependent = self.generated.parents == index
+        in_w = 0 <= index < len(self.labels)
+        if not (self.acquired_in[index] != UNLABELLED if in_w else dependent.any()):
+            raise ValueError(f"image {index} was not bought, so there is nothing to correct")
+        if label is None:
+            self.generated = self.generated.of(~dependent)
+        else:
+            labels = self.generated.labels.masked_fill(dependent, label)
+            self.generated = self.generated._replace(labels=labels)
+        if in_w and label is None:
+            self.acquired_in[index], self.labels[index] = UNLABELLED, -1
+            self.scores[index] = torch.nan
+        elif in_w and label is not None:
+            self.labels[index] = label
+            if self.acquired_in[index] == SET_ASIDE:
+                self.acquired_in[index] = round
 
     def extend(
         self, images: Tensor, parents: Tensor, round: int, scores: Tensor, threshold: float
@@ -115,33 +206,77 @@ class Pool:
         """Add complements, labelled as their parents, to G.
 
         Args:
-            images: uint8, shape (n, channels, height, width).
+            images: In the format of W's, shape (n, *image_shape).
             parents: Global indices in L, shape (n,).
             round: The first round that trains with them.
             scores: The parents' BALD scores.
-            threshold: The lowest score among the images bought in the same round.
+            threshold: BALD from which on a labelled image was uncertain.
 
         Raises:
             ValueError: If a parent is unlabelled, or there is not one image and score a parent.
         """
-        if not len(images) == len(parents) == len(scores) or images.dtype != torch.uint8:
-            raise ValueError("complements must be 8-bit images, with one parent and score each")
-        if (self.acquired_in[parents] == UNLABELLED).any():
+        if (self.acquired_in[parents] < 0).any():
             raise ValueError("a complement needs a labelled parent")
-        new = {
-            "images": images,
-            "labels": self.labels[parents],
-            "parents": parents,
-            "rounds": torch.full_like(parents, round),
-            "scores": scores.to(self.scores),
-            "thresholds": torch.full(parents.shape, threshold),
-        }
-        self.generated = {key: torch.cat([old, new[key]]) for key, old in self.generated.items()}
+        labels = self.labels[parents]
+        self._extend(COMPLEMENT, images, labels, parents, round, scores, threshold)
+
+    def add_synthesised(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        indices: Tensor,
+        round: int,
+        scores: Tensor,
+        threshold: float,
+    ) -> None:
+        """Add images that are not in W, with labels of their own, to G.
+
+        Args:
+            images: In the format of W's, shape (n, *image_shape).
+            labels: As the oracle gave them, shape (n,).
+            indices: Their negative indices, unlike those of all others.
+            round: The first round that trains with them.
+            scores: Their BALD scores.
+            threshold: BALD from which on a labelled image was uncertain.
+
+        Raises:
+            ValueError: If there is not one label, index and score an image.
+        """
+        if (indices >= 0).any():
+            raise ValueError("a synthesised image has a negative index")
+        self._extend(SYNTHESISED, images, labels, indices, round, scores, threshold)
+
+    def _extend(
+        self,
+        kind: int,
+        images: Tensor,
+        labels: Tensor,
+        parents: Tensor,
+        round: int,
+        scores: Tensor,
+        threshold: float,
+    ) -> None:
+        same_format = images.dtype == self.generated.images.dtype
+        if not len(images) == len(labels) == len(parents) == len(scores) or not same_format:
+            raise ValueError(
+                f"generated images must be {self.generated.images.dtype} like those of W, with one "
+                "label, parent and score each"
+            )
+        new = Generated(
+            images=images,
+            labels=labels,
+            parents=parents,
+            kinds=torch.full_like(parents, kind),
+            rounds=torch.full_like(parents, round),
+            scores=scores.to(self.scores),
+            thresholds=torch.full(parents.shape, threshold),
+        )
+        self.generated = Generated(*map(torch.cat, zip(self.generated, new, strict=True)))
 
     def digest(self) -> str:
-        """Return what tells these pools from others."""
+        """Return the SHA-256 of the pools' state."""
         digest = hashlib.sha256()
-        for tensor in (self.acquired_in, self.labels, self.scores, *self.generated.values()):
+        for tensor in (self.acquired_in, self.labels, self.scores, *self.generated):
             digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
 
@@ -151,7 +286,7 @@ class Pool:
             "acquired_in": self.acquired_in,
             "labels": self.labels,
             "scores": self.scores,
-            "generated": self.generated,
+            "generated": self.generated._asdict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -159,10 +294,10 @@ class Pool:
         self.acquired_in = state["acquired_in"]
         self.labels = state["labels"]
         self.scores = state["scores"]
-        self.generated = state["generated"]
+        self.generated = Generated(**state["generated"])
 
 
-def one_of_each_in_turn(order: Tensor, labels: Tensor) -> Tensor:
+def class_balanced_order(order: Tensor, labels: Tensor) -> Tensor:
     """Return a random order of images so that any first n of it are balanced by class.
 
     Args:

@@ -1,9 +1,10 @@
-"""Bayesian approximations: a network and images -> class log-probabilities under T draws.
+"""Posteriors: a trained network -> T draws, each from images to class log-probabilities.
 
 `MCDropout` (Gal and Ghahramani 2016) with consistent masks: a draw is one set of dropout masks,
 the same for every image, hence one function drawn from the posterior.
 """
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["MCDropout"]
+from baldvae_pl.errors import SettingError
 
 PRODUCTS_AT_ONCE = 10
 """First masks folded into one matrix product: bounds memory whatever T is."""
@@ -24,14 +25,84 @@ PASS = 128
 Draws = Callable[[Tensor], Tensor]
 """Float images in [0, 1] -> log_probs_N_T_C, under the same draws at every call."""
 
-Posterior = Callable[[nn.Module, int, torch.Generator], Draws]
+PosteriorFunction = Callable[[nn.Module, int, torch.Generator], Draws]
 """A network, a number of draws T and a CPU generator -> those draws."""
+
+
+class Posterior(ABC):
+    """Makes the draws of a round. Options of a subclass are the parameters of its ``__init__``.
+
+    One that is fitted while the network trains (SWAG, snapshots) or afterwards (Laplace) overrides
+    the hooks, and says in ``state_dict`` what it has fitted, so that a run can go on.
+    """
+
+    def on_train_start(self, network: nn.Module) -> None:
+        """Forget the round before; called before a round's first step."""
+
+    def on_train_step(self, network: nn.Module, step: int, steps: int) -> None:
+        """Look at the weights after step ``step`` (from 0) of ``steps``."""
+
+    def fit(self, network: nn.Module, images: Tensor, labels: Tensor) -> None:
+        """Fit to what the network was trained with, after its last step.
+
+        Args:
+            network: Trained, in eval mode, on the accelerator.
+            images: Of L and G, as W holds them, on the CPU.
+            labels: Theirs.
+        """
+
+    @abstractmethod
+    def __call__(self, network: nn.Module, mc_samples: int, generator: torch.Generator) -> Draws:
+        """Return T draws; ``generator`` is a CPU generator of the round."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was fitted: tensors and plain values only."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the state that :meth:`state_dict` returned."""
+
+
+class MCDropout(Posterior):
+    """T sets of dropout masks, each the same for every image.
+
+    Args:
+        nested: In a Dropout -> Linear -> ... -> Dropout -> ... head, the number of successive draws
+            that share the masks of its first dropout layer, whose product is the costly one. With 1
+            all draws are independent, as they are in any other network.
+    """
+
+    def __init__(self, nested: int = 10) -> None:
+        if nested < 1:
+            raise SettingError(f"--acquisition.posterior.nested: must be at least 1, got {nested}.")
+        self.nested = nested
+
+    def __call__(self, network: nn.Module, mc_samples: int, generator: torch.Generator) -> Draws:
+        """Return the draws; see `DropoutDraws`."""
+        return DropoutDraws(network, mc_samples, generator, self.nested)
+
+
+class Deterministic(Posterior):
+    """One pass with dropout off: for functions that need no disagreement, on any network."""
+
+    def __call__(self, network: nn.Module, mc_samples: int, generator: torch.Generator) -> Draws:
+        """Return the one draw, whatever ``mc_samples`` is."""
+        del mc_samples, generator
+
+        @torch.no_grad()
+        def draw(images: Tensor) -> Tensor:
+            with eval_mode(network):
+                parts = [network(part).float() for part in images.split(PASS)]
+            return torch.cat(parts).log_softmax(-1)[:, None]
+
+        return draw
+
 
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 POINTWISE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus)
 
 
-class MCDropout:
+class DropoutDraws:
     """T draws of a network's weights by MC dropout, as one function of images.
 
     Only dropout is random: everything else, BatchNorm too, is in eval mode, and modes are restored
@@ -43,9 +114,7 @@ class MCDropout:
             a ``trunk`` without dropout and a ``head``, the trunk runs once for all draws.
         mc_samples: Number of draws T.
         generator: CPU generator that the masks are drawn from.
-        nested: In a Dropout -> Linear -> ... -> Dropout -> ... head, the number of successive draws
-            that share the masks of its first dropout layer, whose product is the costly one. With 1
-            all draws are independent, as they are in any other network.
+        nested: See `MCDropout`.
 
     Raises:
         ValueError: If the network has no active dropout: all draws would agree.
@@ -56,14 +125,14 @@ class MCDropout:
     ) -> None:
         if not active_dropouts(network):
             raise ValueError(
-                f"{type(network).__name__} has no active nn.Dropout layer, so that all posterior "
-                "draws agree and BALD is 0 everywhere. Add nn.Dropout layers with p > 0; calls of "
-                "torch.nn.functional.dropout are not seen."
+                f"{type(network).__name__} has no active nn.Dropout layer: all posterior draws "
+                "agree and BALD is 0 everywhere. Add nn.Dropout layers with p > 0 (calls of "
+                "torch.nn.functional.dropout are not seen), or take --acquisition.posterior "
+                "Deterministic with a function such as margin"
             )
         self.network = network
         parts: Any = network
-        separate = hasattr(parts, "trunk") and hasattr(parts, "head")
-        separate = separate and not active_dropouts(parts.trunk)
+        separate = has_trunk_and_head(network) and not active_dropouts(parts.trunk)
         self.trunk: Any = parts.trunk if separate else None
         self.head: Any = parts.head if separate else parts
         self.folds = is_dropout_linear(self.head)
@@ -184,6 +253,11 @@ class MCDropout:
                 keep = keep.repeat_interleave(self.nested, 0)[: self.mc_samples]
             self.masks[layer, call] = (keep / (1 - layer.p or 1)).to(example.device)
         return self.masks[layer, call]
+
+
+def has_trunk_and_head(network: nn.Module) -> bool:
+    """Whether a network says that it is ``head(trunk(images))``."""
+    return hasattr(network, "trunk") and hasattr(network, "head")
 
 
 def is_idle(layer: nn.Module) -> bool:

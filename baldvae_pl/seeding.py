@@ -12,7 +12,7 @@ import torch
 
 
 class Purpose(IntEnum):
-    """What random numbers are for. Values are part of the result: never renumber them."""
+    """Use of a stream. The values are part of every result: never renumber them."""
 
     INITIAL_LABELS = 0
     WEIGHTS = 1
@@ -26,6 +26,7 @@ class Purpose(IntEnum):
     VAE_NOISE = 9
     SUBSET = 10
     REPEATS = 11
+    UNLABELLED_BATCHES = 12
 
 
 def derive_seed(seed: int, round: int, purpose: Purpose) -> int:

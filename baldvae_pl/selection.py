@@ -1,6 +1,7 @@
 """Selections: which images are bought together, given their scores.
 
-A selection takes a `Candidates` and returns global indices of U, the first choice first.
+A selection takes `Candidates` and returns global indices of U, the first choice first, or, to ask
+about images that are not in W, a `Synthesised`.
 
 Top K is what the paper does. Its images may be near copies of each other; the others here buy more
 diverse ones. Stochastic batch acquisition (Kirsch et al. 2023, "Stochastic Batch Acquisition: A
@@ -9,93 +10,236 @@ Gumbel noise to what is ranked; BatchBALD (Kirsch et al. 2019) counts what two i
 once.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.special import entr
 
+from baldvae_pl.complement import Autoencoder
 from baldvae_pl.errors import SettingError
-
-__all__ = ["batch_bald", "power", "softmax", "softrank", "top_k"]
+from baldvae_pl.pool import class_balanced_order
+from baldvae_pl.posterior import Draws
 
 MOST_CANDIDATES = 4096
-"""`batch_bald` chooses among so many images: its memory is that of their log-probabilities."""
+"""`BatchBALD` chooses among so many images: its memory is that of their log-probabilities."""
 
 MOST_OUTCOMES = 2000
-"""`batch_bald` keeps so many joint outcomes of what is chosen; beyond, it samples as many."""
+"""`BatchBALD` keeps so many joint outcomes of what is chosen; beyond, it samples as many."""
 
 NUMBERS_AT_ONCE = 2**23
-"""`batch_bald` works on so many numbers at a time."""
+"""`BatchBALD` works on so many numbers at a time."""
 
 
-class Candidates(NamedTuple):
-    """What a selection chooses from.
+@dataclass(frozen=True)
+class Candidates:
+    """The images that a selection chooses from, and how to look at them.
 
     Attributes:
-        scores_N: The acquisition function's, of all of W.
+        priorities_N: The acquisition function's scores of all of W; zeros for the first labels.
         labelled: Global indices of L.
         query_size: How many to buy; a selection buys all of U if it has fewer.
         highest: (priorities_N, count) -> the indices of U with the highest priorities.
-        log_probs: Indices -> log_probs_n_T_C of these images, under the round's draws.
-        chance: CPU generator of the round.
+        map: (function, indices) -> what a function of float images makes of these images of W, a
+            batch at a time on the accelerator, shared among processes; on the CPU of each.
+        generator: CPU generator of the round.
+        network: The trained network; None for the first labels.
+        draws: The round's posterior draws, float images -> log_probs_n_T_C; None likewise.
+        autoencoder: The generator of images, if the run has one.
+        image_shape: Of an image of W.
+        known_labels_N: The labels that the data set came with, for protocols of the literature that
+            begin with as many of each class. Nothing else may look at them.
     """
 
-    scores_N: Tensor  # noqa: N815
+    priorities_N: Tensor  # noqa: N815
     labelled: Tensor
     query_size: int
     highest: Callable[[Tensor, int], Tensor]
-    log_probs: Callable[[Tensor], Tensor]
-    chance: torch.Generator
+    map: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
+    generator: torch.Generator
+    network: nn.Module | None = None
+    draws: Draws | None = None
+    autoencoder: Autoencoder | None = None
+    image_shape: tuple[int, ...] = ()
+    known_labels_N: Tensor | None = None  # noqa: N815
+
+    def log_probs(self, indices: Tensor) -> Tensor:
+        """Return log_probs_n_T_C of these images, under the round's draws."""
+        if self.draws is None:
+            raise SettingError(
+                "--acquisition.initial_selection: there is no trained network before round 0. "
+                "Take a selection that asks for no prediction, such as RandomSubset."
+            )
+        return self.map(self.draws, indices)
+
+    def features(self, indices: Tensor) -> Tensor:
+        """Return features_n_D: what the network's ``trunk`` makes of these images."""
+        network: Any = self.network
+        if not hasattr(network, "trunk"):
+            raise SettingError(
+                "--acquisition.selection: it asks for features, but the network has no trunk. "
+                "Give it a trunk and a head, or choose another selection."
+            )
+        return self.map(lambda images: network.trunk(images).flatten(1), indices)
 
 
-Selection = Callable[[Candidates], Tensor]
+class Synthesised(NamedTuple):
+    """Images that are not in W, to be asked about.
+
+    Attributes:
+        images: In [0, 1], or vectors, shape (n, *image_shape), on any device.
+    """
+
+    images: Tensor
 
 
-def top_k(of: Candidates) -> Tensor:
+class Selection(ABC):
+    """Chooses what is bought. Options of a subclass are the parameters of its ``__init__``."""
+
+    ranks = True
+    """Whether it buys by priorities, which must then tell images apart."""
+
+    @abstractmethod
+    def __call__(self, candidates: Candidates) -> Tensor | Synthesised:
+        """Return global indices of U, the first choice first, or images that are not in W."""
+
+
+SelectionFunction = Callable[[Candidates], Tensor | Synthesised]
+
+
+class TopK(Selection):
     """The K highest scores, as in the paper; in a tie those first in W."""
-    return of.highest(of.scores_N, of.query_size)
+
+    def __call__(self, candidates: Candidates) -> Tensor:
+        """Return their indices."""
+        return candidates.highest(candidates.priorities_N, candidates.query_size)
 
 
-def power(of: Candidates, coldness: float = 1.0) -> Tensor:
-    """Sample with probability proportional to score^β: PowerBALD, with BALD's scores.
+class Random(Selection):
+    """The control: looks at no prediction, every image of U is equally likely to be bought."""
+
+    ranks = False
+
+    def __call__(self, candidates: Candidates) -> Tensor:
+        """Return their indices."""
+        size = len(candidates.priorities_N)
+        random_N = torch.rand(size, generator=candidates.generator)
+        return candidates.highest(random_N, candidates.query_size)
+
+
+class RandomSubset(Selection):
+    """The first labels: uniformly at random, as the paper says, or as many of each class.
 
     Args:
-        of: Its scores must not be negative.
+        balanced: Equally many of each class, as the data set's own labels say: a protocol of the
+            literature, which no real pool allows.
+    """
+
+    ranks = False
+
+    def __init__(self, balanced: bool = False) -> None:
+        self.balanced = balanced
+
+    def __call__(self, candidates: Candidates) -> Tensor:
+        """Return their indices, ascending."""
+        size = len(candidates.priorities_N)
+        order = torch.randperm(size, generator=candidates.generator)
+        if self.balanced:
+            if candidates.known_labels_N is None:
+                raise SettingError(
+                    "--acquisition.initial_selection.balanced: the data set has no labels of its "
+                    "own to balance by. Leave it out."
+                )
+            order = class_balanced_order(order, candidates.known_labels_N)
+        in_unlabelled = ~torch.isin(order, candidates.labelled)
+        return order[in_unlabelled][: candidates.query_size].sort().values
+
+
+class Stochastic(Selection):
+    """Samples without replacement, the more probably the higher the score.
+
+    Args:
         coldness: β; 0 is random, and the higher it is the more it is like top K.
     """
-    if of.scores_N.min() < 0:
-        raise SettingError(
-            "--acquisition.selection: power takes scores as probabilities, but "
-            "--acquisition.function gives negative ones. Take softmax or softrank."
-        )
-    # xlogy(0, 0) is 0: with β = 0 a score of 0 is as likely as any.
-    return of.highest(torch.xlogy(coldness, of.scores_N) + gumbel(of), of.query_size)
+
+    def __init__(self, coldness: float = 1.0) -> None:
+        if not (isfinite(coldness) and coldness >= 0):
+            raise SettingError(
+                f"--acquisition.selection.coldness: must be a finite number from 0, got {coldness}."
+            )
+        self.coldness = coldness
+
+    @abstractmethod
+    def log_weights(self, candidates: Candidates) -> Tensor:
+        """Return the logarithm of what the probability of each image of W is proportional to."""
+
+    def __call__(self, candidates: Candidates) -> Tensor:
+        """Return their indices: the K highest of log p + Gumbel noise are a sample of p."""
+        log_weights_N = self.log_weights(candidates)
+        return candidates.highest(log_weights_N + gumbel(candidates), candidates.query_size)
 
 
-def softmax(of: Candidates, coldness: float = 1.0) -> Tensor:
-    """Sample with probability proportional to exp(β score): SoftmaxBALD, with BALD's scores."""
-    return of.highest(coldness * of.scores_N + gumbel(of), of.query_size)
+class Power(Stochastic):
+    """Probability proportional to score^β: PowerBALD, with BALD's scores, which may not be below 0.
+
+    Args:
+        coldness: β; 0 is random, and the higher it is the more it is like top K.
+    """
+
+    def log_weights(self, candidates: Candidates) -> Tensor:
+        """Return β log score."""
+        if candidates.priorities_N.min() < 0:
+            raise SettingError(
+                "--acquisition.selection: Power takes scores as probabilities, but "
+                "--acquisition.function gives negative ones. Take Softmax or Softrank."
+            )
+        # xlogy(0, 0) is 0: with β = 0 a score of 0 is as likely as any.
+        return torch.xlogy(self.coldness, candidates.priorities_N)
 
 
-def softrank(of: Candidates, coldness: float = 1.0) -> Tensor:
-    """Sample with probability proportional to rank^-β, the highest score's rank being 1."""
-    # Without L, which comes last.
-    order = of.scores_N.index_fill(0, of.labelled, -torch.inf).argsort(descending=True, stable=True)
-    rank_N = torch.empty_like(of.scores_N)
-    rank_N[order] = torch.arange(1, len(order) + 1, dtype=rank_N.dtype)
-    return of.highest(-coldness * rank_N.log() + gumbel(of), of.query_size)
+class Softmax(Stochastic):
+    """Probability proportional to exp(β score): SoftmaxBALD, with BALD's scores.
+
+    Args:
+        coldness: β; 0 is random, and the higher it is the more it is like top K.
+    """
+
+    def log_weights(self, candidates: Candidates) -> Tensor:
+        """Return β score."""
+        return self.coldness * candidates.priorities_N
 
 
-def gumbel(of: Candidates) -> Tensor:
-    """Return standard Gumbel noise: the K highest of log p + noise are a sample of p."""
-    uniform_N = torch.rand(len(of.scores_N), generator=of.chance, dtype=torch.double)
+class Softrank(Stochastic):
+    """Probability proportional to rank^-β, the highest score's rank being 1.
+
+    Args:
+        coldness: β; 0 is random, and the higher it is the more it is like top K.
+    """
+
+    def log_weights(self, candidates: Candidates) -> Tensor:
+        """Return -β log rank."""
+        priorities_N = candidates.priorities_N
+        # Without L, which comes last.
+        outside = priorities_N.index_fill(0, candidates.labelled, -torch.inf)
+        order = outside.argsort(descending=True, stable=True)
+        rank_N = torch.empty_like(priorities_N)
+        rank_N[order] = torch.arange(1, len(order) + 1, dtype=rank_N.dtype)
+        return -self.coldness * rank_N.log()
+
+
+def gumbel(candidates: Candidates) -> Tensor:
+    """Return standard Gumbel noise, a number an image of W."""
+    size = len(candidates.priorities_N)
+    uniform_N = torch.rand(size, generator=candidates.generator, dtype=torch.double)
     noise_N: Tensor = -(-uniform_N.log()).log()
     return noise_N.float()
 
 
-def batch_bald(of: Candidates) -> Tensor:
+class BatchBALD(Selection):
     """The batch with the highest joint mutual information of labels and weights, chosen greedily.
 
     Each next image has the highest I(y; w | y_1 .. y_n), given the n chosen ones, whose sum is
@@ -107,13 +251,17 @@ def batch_bald(of: Candidates) -> Tensor:
     All outcomes are enumerated while they are few; from then on s is sampled, equally often from
     each draw. Chosen are images among the ``MOST_CANDIDATES`` with the highest scores.
     """
-    candidates = of.highest(of.scores_N, max(MOST_CANDIDATES, of.query_size))
-    chosen = greedy_batch(of.log_probs(candidates), of.query_size, of.chance)
-    return candidates[chosen]
+
+    def __call__(self, candidates: Candidates) -> Tensor:
+        """Return their indices."""
+        count = candidates.query_size
+        highest = candidates.highest(candidates.priorities_N, max(MOST_CANDIDATES, count))
+        chosen = greedy_batch(candidates.log_probs(highest), count, candidates.generator)
+        return highest[chosen]
 
 
-def greedy_batch(log_probs_N_T_C: Tensor, count: int, chance: torch.Generator) -> Tensor:
-    """Return positions in N, the first choice first; see `batch_bald`."""
+def greedy_batch(log_probs_N_T_C: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Return positions in N, the first choice first; see `BatchBALD`."""
     images, draws, classes = log_probs_N_T_C.shape
     log_probs_N_T_C = log_probs_N_T_C.clamp(min=-1e4)  # an impossible outcome is no NaN
     probs_N_T_C = log_probs_N_T_C.exp()
@@ -146,6 +294,6 @@ def greedy_batch(log_probs_N_T_C: Tensor, count: int, chance: torch.Generator) -
             weight_S = torch.full(sampled_from_S.shape, 1 / len(sampled_from_S))
             outcomes_S_T, new = torch.zeros(len(sampled_from_S), draws), chosen
         for image in new:
-            labels_S = probs_N_T_C[image][sampled_from_S].multinomial(1, generator=chance)[:, 0]
+            labels_S = probs_N_T_C[image][sampled_from_S].multinomial(1, generator=generator)[:, 0]
             outcomes_S_T += log_probs_N_T_C[image].T[labels_S]
     return torch.tensor(chosen)

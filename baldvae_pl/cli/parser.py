@@ -1,22 +1,46 @@
 """The command line: configurations that come with the package, and errors in one sentence."""
 
 import inspect
+import pkgutil
 import re
 from difflib import get_close_matches
-from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from lightning.pytorch.cli import LightningArgumentParser
+from typing_extensions import override
 
+from baldvae_pl.cli.configs import find_config
+from baldvae_pl.complement import Complement
+from baldvae_pl.data.sources import DataSource
 from baldvae_pl.errors import SettingError
+from baldvae_pl.objective import Objective
+from baldvae_pl.oracle import Oracle
+from baldvae_pl.posterior import Posterior
+from baldvae_pl.selection import Selection
 
 # A network without type hints in the place of one with them takes over its num_classes, which is of
 # a subclass of int; YAML writes those of no class but the plain ones.
 for plain in (int, float):
     yaml.SafeDumper.add_multi_representer(plain, yaml.SafeDumper.yaml_representers[plain])
+
+MOVED_OPTIONS = {
+    "acquisition.coldness": "acquisition.selection.coldness",
+    "acquisition.latent": "acquisition.complement.latent",
+    "acquisition.nested": "acquisition.posterior.nested",
+    "acquisition.threshold": "acquisition.complement.threshold",
+    "data.balanced_initial_labels": "acquisition.initial_selection.balanced",
+    "data.cache_folder": "data.source.cache_folder",
+    "data.channels": "data.source.channels",
+    "data.image_size": "data.source.image_size",
+    "data.predict_folder": "predictions.folder",
+    "data.repeats": "data.source.repeats",
+    "data.skip_unreadable": "data.source.skip_unreadable",
+    "data.subset": "data.source.subset",
+}
+"""Options of version 0.2 and where they are now."""
 
 SECTIONS = ("model", "data", "acquisition", "vae", "trainer", "predictions")
 
@@ -24,18 +48,77 @@ SECTIONS = ("model", "data", "acquisition", "vae", "trainer", "predictions")
 class Parser(LightningArgumentParser):
     """Says what is wrong in one sentence, without the list of all options before it."""
 
+    @override
     def error(self, message: str, _: Exception | None = None) -> NoReturn:
         """End with exit code 2."""
         text = re.sub(r'Parser key "([^"]+)"', r"--\1", " ".join(message.split()))
-        unknown = text.removeprefix("unrecognized arguments: ").split("=")[0]
+        unknown = re.match(r"unrecognized arguments: --([\w.]+)", text)
         options = [option for option in self._option_string_actions if option.startswith("--")]
-        similar = get_close_matches(unknown, options, 1) * (unknown != text.split("=")[0])
-        hint = (
-            f"Did you mean {similar[0]}?"
-            if similar
-            else f"See {self.prog.replace(' [options]', '')} --help."
-        )
-        self.exit(2, f"baldvae: error: {text.rstrip('.')}. {hint}\n")
+        similar = get_close_matches(f"--{unknown[1]}", options, 1) if unknown else []
+        if unknown and unknown[1] in MOVED_OPTIONS:
+            text, hint = moved(unknown[1]), ""
+        elif explained := explain_plugin(text):
+            text, hint = explained, ""
+        elif similar:
+            hint = f" Did you mean {similar[0]}?"
+        else:
+            hint = f" See {self.prog.replace(' [options]', '')} --help."
+        self.exit(2, f"baldvae: error: {text.rstrip('.')}.{hint}\n")
+
+
+def moved(option: str) -> str:
+    """Say where an option of an earlier version is now."""
+    new = MOVED_OPTIONS[option]
+    section, *path, name = new.split(".")
+    in_yaml = f"{section}: {{{name}: ...}}"
+    if path:
+        in_yaml = f"{section}: {{{path[0]}: {{init_args: {{{name}: ...}}}}}}"
+    return f"--{option} is now --{new}, in a file {in_yaml}"
+
+
+def plugins() -> dict[str, list[str]]:
+    """Return the short names of what each option for a plug-in takes."""
+    return {
+        "acquisition.selection": class_names(Selection),
+        "acquisition.initial_selection": class_names(Selection),
+        "acquisition.complement": class_names(Complement),
+        "acquisition.posterior": class_names(Posterior),
+        "data.source": class_names(DataSource),
+        "data.oracle": class_names(Oracle),
+        "model.objective": class_names(Objective),
+    }
+
+
+def class_names(base: type) -> list[str]:
+    """Return the names of all concrete classes below a base."""
+    below = [name for child in base.__subclasses__() for name in class_names(child)]
+    own = [child.__name__ for child in base.__subclasses__() if not inspect.isabstract(child)]
+    return sorted({*below, *own} - {"LazyInstance"})
+
+
+def explain_plugin(text: str) -> str | None:
+    """Turn what jsonargparse says of a plug-in into a sentence that lists what there is."""
+    found = re.search(r"--(?:\w+\.)?((?:acquisition|data|model)\.\w+)\b", text)
+    names = plugins().get(found[1]) if found else None
+    if found is None or names is None:
+        return None
+    setting = f"--{found[1]}"
+    wrong = re.search(r"Option '([\w.]+)' is not accepted", text)
+    class_path = re.search(r"class_path '([\w.]+)'", text)
+    if wrong and class_path:
+        parameters = inspect.signature(pkgutil.resolve_name(class_path[1])).parameters
+        there = ", ".join(parameters) or "none"
+        name = class_path[1].rpartition(".")[2]
+        return f"{setting}: {name} has no option {wrong[1]!r}; its options are: {there}"
+    value = re.search(r"Expected a dot import path string: (\S+)", text)
+    if value is None:
+        return None
+    plain = value[1].replace("_", "").lower()
+    same = {"none": "NoComplements"} | {name.lower(): name for name in names}
+    if plain in same and same[plain] in names:
+        return f"{setting}: {value[1]!r} is unknown. Did you mean {same[plain]}?"
+    choices = f"Choose one of {', '.join(names)}, or give" if names else "Give"
+    return f"{setting}: {value[1]!r} is unknown. {choices} an import path such as my_file.my_object"
 
 
 class ShippedConfigFile(ActionConfigFile):
@@ -56,6 +139,9 @@ def check_sections(parser: Any, path: str) -> None:
     for section, options in settings.items() if isinstance(settings, dict) else ():
         if section in SECTIONS and not isinstance(options, dict):
             parser.error(f"{path}: {section}: {options} are no options with values")
+        for option in options:
+            if f"{section}.{option}" in MOVED_OPTIONS:
+                parser.error(f"{path}: {moved(f'{section}.{option}')}")
         if section == "data" and "seed" in options:
             parser.error(f"{path}: data.seed follows from seed_everything, set that instead")
 
@@ -69,16 +155,3 @@ def check_not_null(config: Any, **sections: type) -> None:
                 raise SettingError(
                     f"--{section}.{name}: null is no value for it. Leave it out, for its default."
                 )
-
-
-def shipped_configs() -> Path:
-    """Return the folder of the shipped configs: in the package, or in its checkout."""
-    package = Path(str(resources.files("baldvae_pl")))
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
-
-
-def find_config(name: str) -> str:
-    """Return the path that ``--config name`` means."""
-    shipped = shipped_configs() / name
-    return str(shipped) if not Path(name).is_file() and shipped.is_file() else name

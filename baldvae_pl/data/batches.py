@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from baldvae_pl.data.sources import Images
+from baldvae_pl.data.images import Images
 from baldvae_pl.seeding import Purpose, make_generator
 
 Batch = tuple[Tensor, Tensor]
@@ -20,12 +20,12 @@ class Gather(Dataset[Batch]):
         self.parts = parts
 
     def __getitem__(self, indices: Tensor) -> Batch:
-        """Return uint8 images and labels for a tensor of indices."""
+        """Return images, as they are kept, and labels for a tensor of indices."""
         first = self.parts[0]
         size = sum(len(part.labels) for part in self.parts)
         if ((indices < 0) | (indices >= size)).any():
             raise IndexError(f"indices must lie in 0 .. {size - 1}")
-        images = torch.empty((len(indices), *first.images.shape[1:]), dtype=torch.uint8)
+        images = first.images.new_empty((len(indices), *first.images.shape[1:]))
         labels = torch.empty(len(indices), dtype=torch.long)
         start = 0
         for part in self.parts:
@@ -67,12 +67,12 @@ class RoundBatches(DistributedSampler[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yield the batches; every call yields the same ones."""
-        chance = make_generator(*self.seeds)
+        generator = make_generator(*self.seeds)
         rank, world_size = self.share
         waiting = torch.empty(0, dtype=torch.long)
         for _ in range(self.steps):
             while len(waiting) < self.batch_size:
-                waiting = torch.cat([waiting, torch.randperm(len(self.items), generator=chance)])
+                waiting = torch.cat([waiting, torch.randperm(len(self.items), generator=generator)])
             yield self.items[waiting[: self.batch_size]][rank::world_size]
             waiting = waiting[self.batch_size :]
 
@@ -97,7 +97,7 @@ class TestBatches(DistributedSampler[Tensor]):
         self.batches = torch.arange(size).tensor_split(count)[rank::world_size]
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Yield this process's batches."""
+        """Yield the batches of this process."""
         return iter(self.batches)
 
     def __len__(self) -> int:
@@ -112,15 +112,17 @@ def image_loader(images: Gather, batches: Any) -> DataLoader[Batch]:
 
 
 def images_at_once(numbers: int) -> int:
-    """Return a batch size that keeps float32 numbers, so many an image, within 16 MB."""
+    """Return the largest batch, 64 to 4,096, of so many float32 an image that fits in 16 MB."""
     return max(64, min(4096, 2**22 // numbers))
 
 
-def to_unit_interval(images: Tensor) -> Tensor:
-    """Return 8-bit images as floats in [0, 1]."""
-    return images.float() / 255
+def to_floats(images: Tensor) -> Tensor:
+    """Return 8-bit images as floats in [0, 1]; vectors of floats are what they are."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
-def to_8_bit(images: Tensor) -> Tensor:
-    """Return images in [0, 1] as uint8, the format of every image that is kept."""
+def like_w(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return images in [0, 1], or vectors, in the format of W's images, on the CPU."""
+    if dtype != torch.uint8:
+        return images.to(dtype).cpu()
     return (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu()

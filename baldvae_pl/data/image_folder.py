@@ -24,7 +24,7 @@ CACHE = "~/.cache/baldvae"
 """Where decoded folders are kept unless the user names another place; may be deleted any time."""
 
 FULL_SCALE = {"I;16": 65535, "I;16B": 65535, "I;16L": 65535, "I": 65535, "F": 1}
-"""What is white in the modes of Pillow that have no 8 bits; what is beyond is cut off."""
+"""Full-scale value of Pillow's modes that are not 8 bits; larger values are clipped."""
 
 
 class FoundImage(NamedTuple):
@@ -87,9 +87,10 @@ def read_images(
     folder: Path,
     found: list[FoundImage],
     image_shape: tuple[int, int, int],
-    skip_unreadable: bool | None,
+    skip_unreadable: bool,
     cache_folder: str | None,
     setting: str,
+    section: str,
 ) -> DecodedFolder:
     """Return the images found in a folder, decoded now or at an earlier start.
 
@@ -103,6 +104,7 @@ def read_images(
         skip_unreadable: Leave out what cannot be decoded.
         cache_folder: Where to keep the decoded images; left out, ``~/.cache/baldvae``.
         setting: Option that named the folder, for error messages.
+        section: Options that have ``skip_unreadable`` and ``cache_folder``, likewise.
 
     Raises:
         SettingError: If an image cannot be decoded and may not be skipped, if none can, or if the
@@ -117,7 +119,7 @@ def read_images(
             _decode_into(entry, folder, [image.path for image in found], image_shape)
         except OSError as error:
             raise SettingError(
-                f"--data.cache_folder: decoded images cannot be kept in {str(cache)!r} "
+                f"{section}.cache_folder: decoded images cannot be kept in {str(cache)!r} "
                 f"({error.strerror}). Name a folder that can be written, with "
                 f"{len(found) * prod(image_shape) / 1e6:,.1f} MB of room."
             ) from error
@@ -126,11 +128,12 @@ def read_images(
     if unreadable:
         some = ", ".join(f"{file} ({reason})" for file, reason in list(unreadable.items())[:3])
         what = f"{len(unreadable)} of {len(found)} images in {str(folder)!r} cannot be read: {some}"
-        what += ", …" * (len(unreadable) > 3)
+        if len(unreadable) > 3:
+            what += ", …"
         if not skip_unreadable:
             raise SettingError(
-                f"{setting}: {what}. Mend or remove them, or leave them out by "
-                "--data.skip_unreadable true."
+                f"{setting}: {what}. Fix or remove them, or leave them out by "
+                f"{section}.skip_unreadable true."
             )
         rank_zero_info(f"Left out: {what}")
     if not files:
@@ -150,7 +153,7 @@ def read_images(
 def _decode_into(
     entry: Path, folder: Path, files: list[str], image_shape: tuple[int, int, int]
 ) -> None:
-    """Decode into a folder beside ``entry`` and rename it, so that there is no half of one."""
+    """Decode into a folder beside ``entry`` and rename it, so a half-written entry never exists."""
     entry.parent.mkdir(parents=True, exist_ok=True)
     parts = Parts(folder, files, image_shape)
     # Processes, since Pillow holds Python's lock most of the time that a small image takes.

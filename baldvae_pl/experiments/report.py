@@ -14,7 +14,7 @@ from matplotlib.figure import Figure  # draws without a display
 from baldvae_pl.errors import SettingError
 from baldvae_pl.experiments import statistics as summary
 from baldvae_pl.runs.files import replacing
-from baldvae_pl.runs.resuming import first_difference, number_of
+from baldvae_pl.runs.settings import first_difference
 
 GATHERED = "runs.csv"
 """All rounds of all runs: what everything else is made of."""

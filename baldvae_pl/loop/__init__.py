@@ -1,0 +1,1 @@
+"""The rounds: the callback and all that it does between two trainings."""

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torchvision.utils import make_grid
+
+from baldvae_pl.complement import Purchase
 
 MOST_IMAGES = 64
 """A grid shows at most so many images."""
@@ -20,9 +23,38 @@ def log_round(trainer: Trainer, row: Mapping[str, float]) -> None:
         logger.log_metrics(scalars, step=int(row["labelled"]))
 
 
+def log_purchase(
+    trainer: Trainer,
+    pictures: Tensor | None,
+    purchase: Purchase,
+    parents: Tensor,
+    complements: Tensor,
+    row: Mapping[str, float],
+) -> None:
+    """Log pictures of what was bought, and of parents above their complements.
+
+    Args:
+        trainer: Has the loggers.
+        pictures: 8-bit pictures of W; None if its images are vectors without any.
+        purchase: What was bought.
+        parents: Global indices of the parents.
+        complements: Theirs, in the format of W.
+        row: Of the round.
+    """
+    labels, in_w = int(row["labelled"]), purchase.in_w
+    if len(in_w) < len(purchase.indices):
+        bought = purchase.images
+    else:
+        bought = purchase.images[:0] if pictures is None else pictures[in_w]
+    log_images(trainer, "images/acquired", bought, labels)
+    if pictures is not None and complements.dtype == torch.uint8:
+        pairs = torch.cat([pictures[parents], complements], dim=2)
+        log_images(trainer, "images/parents_and_complements", pairs, labels)
+
+
 def log_images(trainer: Trainer, tag: str, images: Tensor, labels: int) -> None:
     """Log a grid of 8-bit images, shape (n, channels, height, width), 16 in a row."""
-    if len(images):
+    if len(images) and images.dtype == torch.uint8:
         grid = make_grid(images[:MOST_IMAGES], nrow=16)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):

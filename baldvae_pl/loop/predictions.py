@@ -7,13 +7,16 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
+from torch.special import entr
+from typing_extensions import override
 
+from baldvae_pl.acquisition import bald
 from baldvae_pl.data.batches import Batch
+from baldvae_pl.data.image_folder import find_images, read_images
 from baldvae_pl.data.module import PoolDataModule
 from baldvae_pl.errors import SettingError
+from baldvae_pl.loop.processes import pool_data
 from baldvae_pl.runs.records import write_csv
-
-COLUMNS = ["file", "class", "probability", "entropy", "bald"]
 
 
 class Predictions(Callback):
@@ -23,26 +26,62 @@ class Predictions(Callback):
     BALD score of the prediction, all averaged over the posterior's draws.
 
     Args:
+        folder: The images, at any depth.
         file: The CSV file to write.
         sort_by_bald: Highest BALD first: what to label next. Otherwise in order of names.
+        skip_unreadable: Leave out image files that cannot be decoded, instead of refusing them.
+        cache_folder: Where decoded images are kept, ``~/.cache/baldvae`` if left out.
     """
 
-    def __init__(self, file: str = "predictions.csv", sort_by_bald: bool = False) -> None:
-        self.file = Path(file)
+    def __init__(
+        self,
+        folder: str | None = None,
+        file: str = "predictions.csv",
+        sort_by_bald: bool = False,
+        skip_unreadable: bool = False,
+        cache_folder: str | None = None,
+    ) -> None:
+        self.folder = folder
+        self.file = Path(file).expanduser()
         self.sort_by_bald = sort_by_bald
+        self.skip_unreadable = skip_unreadable
+        self.cache_folder = cache_folder
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "predict" and not self.file.parent.is_dir():
+    def read(self, data: PoolDataModule) -> None:
+        """Hand the images of the folder to the data module.
+
+        Raises:
+            SettingError: If there is no folder, no image in it, or nowhere to write.
+        """
+        if self.folder is None:
+            raise SettingError("--predictions.folder: predict needs a folder of images. Name it.")
+        if not self.file.parent.is_dir():
             raise SettingError(
                 f"--predictions.file: there is no folder {str(self.file.parent)!r} to write "
                 f"{self.file.name!r} to. Make it, or name another."
             )
+        shape, setting = data.pool.image_shape, "--predictions.folder"
+        if len(shape) != 3:
+            raise SettingError(
+                f"{setting}: the run was trained on vectors of {shape[0]} numbers, not on pictures."
+            )
+        folder = Path(self.folder).expanduser()
+        images, self.files, _ = read_images(
+            folder,
+            find_images(folder, setting),
+            (shape[0], shape[1], shape[2]),
+            skip_unreadable=self.skip_unreadable,
+            cache_folder=self.cache_folder,
+            setting=setting,
+            section="--predictions",
+        )
+        data.predict_images = images
 
+    @override
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data: PoolDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        self.data = data
-        self.rows_N_4 = torch.zeros(len(data.predict_files), 4, device=pl_module.device)
+        self.rows_N_4 = torch.zeros(len(self.files), 4, device=pl_module.device)
 
+    @override
     def on_predict_batch_end(
         self,
         trainer: Trainer,
@@ -52,8 +91,13 @@ class Predictions(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self.rows_N_4[batch[1]] = outputs
+        log_probs_N_T_C: Tensor = outputs
+        mean_N_C = log_probs_N_T_C.exp().mean(1)
+        probability_N, class_N = mean_N_C.max(1)
+        columns = [class_N, probability_N, entr(mean_N_C).sum(-1), bald(log_probs_N_T_C)]
+        self.rows_N_4[batch[1]] = torch.stack(columns, 1)
 
+    @override
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         rows_N_4: Tensor = trainer.strategy.reduce(self.rows_N_4, reduce_op="sum")
         if not trainer.is_global_zero:
@@ -61,7 +105,7 @@ class Predictions(Callback):
         order = list(range(len(rows_N_4)))
         if self.sort_by_bald:
             order = rows_N_4[:, 3].argsort(descending=True, stable=True).tolist()
-        files, rows = self.data.predict_files, rows_N_4.tolist()
-        named = ([files[i], self.data.classes[int(rows[i][0])], *rows[i][1:]] for i in order)
-        write_csv(self.file, COLUMNS, named)
+        rows, classes = rows_N_4.tolist(), pool_data(trainer).classes
+        named = ([self.files[i], classes[int(rows[i][0])], *rows[i][1:]] for i in order)
+        write_csv(self.file, ["file", "class", "probability", "entropy", "bald"], named)
         rank_zero_info(f"Wrote {len(rows):,} rows to {self.file}")

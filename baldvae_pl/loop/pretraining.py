@@ -1,4 +1,4 @@
-"""The VAE before round 0: trained by a trainer of its own, once for a run or for several runs."""
+"""The VAE before round 0, and the one place that decides where it comes from."""
 
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -8,19 +8,52 @@ from filelock import FileLock
 from lightning.pytorch import Trainer
 
 from baldvae_pl.data.module import PoolDataModule
-from baldvae_pl.errors import as_list
+from baldvae_pl.errors import SettingError
+from baldvae_pl.loop.processes import dry_run
 from baldvae_pl.loop.progress import RoundProgressBar
-from baldvae_pl.modules.classifier import VAE, train_vae
-from baldvae_pl.runs.checkpoints import SafeCheckpointIO
+from baldvae_pl.modules.vae import VAE, train_vae
+from baldvae_pl.options import as_list
+from baldvae_pl.runs.checkpoints import UNREADABLE, RunCheckpoint, SafeCheckpointIO, load_checkpoint
+from baldvae_pl.runs.folder import RunFolder
 from baldvae_pl.runs.stopping import StopTogether
 
-SAME = ("accelerator", "devices", "num_nodes", "fast_dev_run", "enable_progress_bar",
-        "log_every_n_steps", "default_root_dir")  # fmt: skip
+TAKEN_FROM_THE_RUN = ("accelerator", "devices", "num_nodes", "fast_dev_run", "enable_progress_bar",
+                      "log_every_n_steps", "default_root_dir")  # fmt: skip
 """Settings of the run's trainer that the VAE's takes over."""
 
 
+def load_vae(vae: VAE, run: RunFolder, checkpoint: RunCheckpoint | None) -> bool:
+    """Take the weights of a VAE that is trained already, if there is one.
+
+    A run that goes on keeps its own VAE; one that begins again has its own in ``vae.ckpt``.
+    Otherwise ``--vae.ckpt_path`` may name one.
+
+    Args:
+        vae: Takes the weights over.
+        run: The folder of the run.
+        checkpoint: That the run goes on from, if it does.
+
+    Raises:
+        SettingError: If they cannot be loaded, or a run that goes on has none.
+    """
+    if checkpoint is not None and checkpoint.rounds["vae"] is not None:
+        _take_over(vae, checkpoint.rounds["vae"], checkpoint.path)
+    elif checkpoint is None and run.vae.is_file():
+        _load(vae, run.vae)
+    elif vae.ckpt_path is not None:
+        _load(vae, Path(vae.ckpt_path).expanduser())
+    elif checkpoint is not None:
+        raise SettingError(
+            f"--acquisition.complement: the run of {checkpoint.path} has no VAE. Give one by "
+            "--vae.ckpt_path, or resume with the policy that the run was started with."
+        )
+    else:
+        return False
+    return True
+
+
 def provide_vae(
-    vae: VAE, data: PoolDataModule, trainer: Trainer, config: Any, strategy: Any, weights: Path
+    vae: VAE, data: PoolDataModule, trainer: Trainer, config: Any, strategy: Any, run: RunFolder
 ) -> None:
     """Train the VAE, or take it from the run that did so first.
 
@@ -30,7 +63,7 @@ def provide_vae(
         trainer: The run's.
         config: The settings that the run's trainer was made with.
         strategy: A strategy like the run's; an object serves one trainer only.
-        weights: Where to keep what was trained.
+        run: Keeps what was trained.
     """
     shared = Path(vae.shared_path) if vae.shared_path else None
     turn: AbstractContextManager[Any] = nullcontext()
@@ -39,12 +72,12 @@ def provide_vae(
         turn = FileLock(shared.with_name(f".{shared.name}.lock"))
     with turn:
         if shared and shared.is_file():
-            vae.load(str(shared))
+            _load(vae, shared)
             return
         bar = RoundProgressBar("VAE epoch") if trainer.progress_bar_callback else None
         # On the same machine, in float32: it takes little time.
         own = Trainer(
-            **{name: config[name] for name in SAME},
+            **{name: config[name] for name in TAKEN_FROM_THE_RUN},
             strategy=strategy,
             logger=trainer.loggers,
             callbacks=[StopTogether(), *as_list(bar)],
@@ -54,7 +87,35 @@ def provide_vae(
             plugins=[SafeCheckpointIO()],
         )
         train_vae(vae, data, own)
-        if not own.fast_dev_run:  # type: ignore[attr-defined]
+        if not dry_run(own):
             if shared:  # first: who has weights of its own gives others none
                 own.save_checkpoint(shared, weights_only=True)
-            own.save_checkpoint(weights, weights_only=True)
+            own.save_checkpoint(run.vae, weights_only=True)
+
+
+def _load(vae: VAE, path: Path) -> None:
+    """Load the weights of a run's checkpoint or of a ``vae.ckpt``."""
+    try:
+        content = load_checkpoint(path)
+        if "ActiveLearning" in content.get("callbacks", {}):
+            _take_over(vae, RunCheckpoint(path, content).rounds["vae"], path)
+        else:
+            vae.load_state_dict(content["state_dict"])
+    except SettingError:
+        raise
+    except UNREADABLE as error:
+        raise _no_weights(path) from error
+
+
+def _take_over(vae: VAE, weights: dict[str, Any], path: Path) -> None:
+    try:
+        vae.network.load_state_dict(weights)
+    except UNREADABLE as error:
+        raise _no_weights(path) from error
+
+
+def _no_weights(path: Path) -> SettingError:
+    return SettingError(
+        f"--vae.ckpt_path: '{path}' holds no weights for this --vae.network. Give the vae.ckpt or "
+        "last.ckpt of a run with the same VAE, or leave it out to train one."
+    )

@@ -5,114 +5,149 @@ L and G, the validation loop (on the test set), and `on_train_epoch_end`, whose 
 """
 
 import time
-from functools import partial
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveInt
+from jsonargparse import lazy_instance
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from torch import nn
+from torch import Tensor, nn
+from typing_extensions import override
 
 from baldvae_pl import acquisition as functions
-from baldvae_pl import complement as policies
-from baldvae_pl import posterior as posteriors
-from baldvae_pl import selection as selections
-from baldvae_pl.acquisition import AcquisitionFunction
-from baldvae_pl.complement import Complement, threshold_of
-from baldvae_pl.data.module import PoolDataModule, data_of
-from baldvae_pl.errors import SettingError, resolve, with_options
-from baldvae_pl.loop import trial as checks
-from baldvae_pl.loop.dashboard import log_images, log_round
-from baldvae_pl.loop.generation import complements_of, generate
-from baldvae_pl.loop.scoring import (
-    describe_purchase,
-    describe_scores,
-    evaluate_with_draws,
-    log_probs_of,
-    score_images,
-)
-from baldvae_pl.posterior import Draws, Posterior
-from baldvae_pl.runs.records import describe, write_acquisitions, write_rounds
-from baldvae_pl.runs.resuming import run_folder
+from baldvae_pl.acquisition import NEED_DISAGREEMENT, AcquisitionFunction, NetworkScore
+from baldvae_pl.complement import Autoencoder, Complement, Duplicate, Purchase, Uncertain
+from baldvae_pl.data.module import PoolDataModule
+from baldvae_pl.errors import SettingError, refused
+from baldvae_pl.loop import scoring, trial
+from baldvae_pl.loop.dashboard import log_purchase, log_round
+from baldvae_pl.loop.guards import check_agreement, check_scores
+from baldvae_pl.loop.processes import Processes, dry_run, pool_data
+from baldvae_pl.loop.purchase import candidates, purchase_of, question_of, select, take, told
+from baldvae_pl.modules.metrics import check_weights
+from baldvae_pl.options import resolve
+from baldvae_pl.oracle import Question
+from baldvae_pl.posterior import Draws, MCDropout, Posterior, PosteriorFunction, eval_mode
+from baldvae_pl.runs.folder import RunFolder
+from baldvae_pl.runs.records import in_one_line, write_acquisitions, write_rounds
 from baldvae_pl.seeding import Purpose, derive_seed, make_generator
-from baldvae_pl.selection import Candidates, Selection
+from baldvae_pl.selection import Candidates, RandomSubset, Selection, Synthesised, TopK
 
 
 class ActiveLearning(Callback):
     """Makes each epoch of one ``trainer.fit`` a round of active learning.
 
     Works with a `PoolDataModule` and any LightningModule that has a ``network`` (images in [0, 1]
-    to logits, with active dropout) and, unless ``warm_start``, ``reset_parameters()``. What its
-    validation logs as ``test/*`` goes into the records. The number of epochs is set here. Optimizer
-    states are cleared each round; a learning rate schedule has to start anew by itself, as
+    to logits) and, unless ``warm_start``, ``reset_parameters()``. What its validation logs as
+    ``test/*`` goes into the records. The number of epochs is set here. Optimizer states are cleared
+    each round; a learning rate schedule has to start anew by itself, as
     ``CosineAnnealingWarmRestarts(T_0=steps_per_round)`` at step interval does.
 
     Args:
         rounds: Number of purchases N; the classifier is trained N + 1 times.
         query_size: Labels bought per round, K.
         function: Acquisition function: ``bald``, ``max_entropy``, ``margin``, ``least_confidence``,
-            ``variation_ratios``, ``mean_std``, ``random``, or the import path of a function from
-            ``log_probs_N_T_C`` to ``scores_N``.
-        selection: Which images are bought together, given these scores: ``top_k``; ``power``,
-            ``softmax`` or ``softrank``, which sample; ``batch_bald``; or the import path of a
-            function as in `baldvae_pl.selection`.
-        coldness: β of ``power``, ``softmax`` and ``softrank``: 0 is random, left out 1.
-        complement: Who gets a complement: ``uncertain`` (BALD-VAE), ``none`` (BALD-O), ``all_new``
-            (VAE-All), ``duplicate`` (control), or the import path of a ``Complement``.
-        threshold: The BALD score from which on a labelled image is uncertain: the ``lowest`` of the
-            purchase, as in the paper, the ``highest``, or a quantile of those of U, from 0 to 1.
-        latent: Whether a complement decodes a ``sample`` of q(z|x) or its ``mean``.
-        posterior: Bayesian approximation: ``MCDropout``, or the import path of a class with its
-            signature.
-        mc_samples: Posterior draws T, at least 2.
-        nested: How many successive draws share the masks of the first dropout layer, see
-            `MCDropout`; 1 makes them all independent. Left out, the posterior's own default.
+            ``variation_ratios``, ``mean_std``, the import path of a function from
+            ``log_probs_N_T_C`` to ``scores_N``, or a ``NetworkScore``.
+        selection: Which images are bought together, given these scores: ``TopK``; ``Power``,
+            ``Softmax`` or ``Softrank``, which sample; ``BatchBALD``; ``Random``; or the import path
+            of a function from ``Candidates`` to indices.
+        initial_selection: The same for the first labels, before there is a network:
+            ``RandomSubset``.
+        complement: Who gets a complement: ``Uncertain`` (BALD-VAE), ``NoComplements`` (BALD-O),
+            ``AllNew`` (VAE-All), ``Duplicate`` (control), or the import path of a ``Complement``.
+        posterior: Bayesian approximation: ``MCDropout``, ``Deterministic``, or the import path of a
+            function from (network, T, generator) to draws.
+        mc_samples: Posterior draws T.
         warm_start: Go on from the last round's weights instead of a fresh network.
-        vae: Has ``encode`` and ``decode``, already trained; needed by ``uncertain`` and
-            ``all_new``.
+        vae: Has ``encode`` and ``decode``, already trained; needed by ``Uncertain`` and ``AllNew``
+            unless the module has an ``autoencoder`` of its own.
     """
 
     def __init__(
         self,
         rounds: NonNegativeInt = 20,
         query_size: PositiveInt = 20,
-        function: str | AcquisitionFunction = "bald",
-        selection: str | Selection = "top_k",
-        coldness: NonNegativeFloat | None = None,
-        complement: str | Complement = "uncertain",
-        threshold: Literal["lowest", "highest"] | ClosedUnitInterval = "lowest",
-        latent: Literal["sample", "mean"] = "sample",
-        posterior: str | Posterior = "MCDropout",
+        function: NetworkScore | Callable[[Tensor], Tensor] | str = "bald",
+        selection: Selection | Callable[[Candidates], Tensor | Synthesised] = lazy_instance(TopK),
+        initial_selection: Selection | Callable[[Candidates], Tensor] = lazy_instance(RandomSubset),
+        complement: Complement = lazy_instance(Uncertain),
+        posterior: Posterior | Callable[[nn.Module, int, torch.Generator], Draws] = lazy_instance(
+            MCDropout
+        ),
         mc_samples: PositiveInt = 100,
-        nested: PositiveInt | None = None,
         warm_start: bool = False,
         vae: nn.Module | None = None,
     ) -> None:
-        checks.check_finite("--acquisition.coldness", coldness or 0)
+        if function == "random":
+            raise SettingError(
+                "--acquisition.function: random is now a selection. Give --acquisition.selection "
+                "Random."
+            )
         self.rounds = rounds
         self.query_size = query_size
-        self.function: AcquisitionFunction | None = resolve(
+        self.function: AcquisitionFunction | NetworkScore = resolve(
             "--acquisition.function", function, functions
         )
-        self.selection: Selection = with_options(
-            resolve("--acquisition.selection", selection, selections),
-            "acquisition",
-            coldness=coldness,
-        )
-        self.complement: Complement = resolve(
-            "--acquisition.complement", complement, policies, Complement
-        )
-        self.threshold = threshold
-        self.latent = latent
-        self.posterior: Posterior = with_options(
-            resolve("--acquisition.posterior", posterior, posteriors), "acquisition", nested=nested
-        )
+        self.selection = selection
+        self.initial_selection = initial_selection
+        self.complement = complement
+        self.posterior: Posterior | PosteriorFunction = posterior
         self.mc_samples = mc_samples
         self.warm_start = warm_start
         self.vae = vae
         self.history: list[dict[str, float]] = []  # a row a round, keys as in ROUND_COLUMNS
+        self.pending: Purchase | None = None  # chosen, and not answered yet
+        self.checked = self.uses_vae = False
 
+    def needs_vae(self, pl_module: LightningModule) -> bool:
+        """Whether a VAE has to be trained before round 0."""
+        objective = getattr(pl_module, "objective", None)
+        users = (self.complement, self.selection, self.initial_selection, objective)
+        wanted = any(getattr(user, "needs_vae", False) for user in users)
+        return wanted and getattr(pl_module, "autoencoder", None) is None
+
+    def check(self, trainer: Trainer, pl_module: LightningModule, data: PoolDataModule) -> None:
+        """Raise a SettingError for what cannot work, before anything expensive begins."""
+        if self.checked:
+            return
+        module: Any = pl_module
+        trial.check_whole_rounds(trainer)
+        objective = getattr(module, "objective", None)
+        trial.check_sizes(trainer, data, objective, self.rounds, self.query_size)
+        trial.check_module(pl_module, self.warm_start)
+        if hasattr(module, "adapt"):
+            module.adapt(data.pool.image_shape, len(data.classes))
+        need = self._needs_disagreement()
+        trial.check_network(module.network, self.posterior, self.mc_samples, data, need)
+        trial.check_function(self.function, module.network, data)
+        autoencoder, self.uses_vae = self._autoencoder(pl_module), self.needs_vae(pl_module)
+        if self.complement.needs_vae and autoencoder is not None:
+            trial.check_autoencoder(self.complement, autoencoder, data.train.images[:2])
+        elif self.uses_vae and autoencoder is None:
+            raise SettingError("ActiveLearning: this complement policy needs the argument vae.")
+        self.checked = True
+
+    def _needs_disagreement(self) -> str | None:
+        """Return which choice is worth nothing if all posterior draws agree."""
+        if self._ranks_by_disagreement():
+            return f"--acquisition.function {getattr(self.function, '__name__', '')}"
+        if isinstance(self.complement, Uncertain | Duplicate):
+            return f"--acquisition.complement {type(self.complement).__name__}"
+        return None
+
+    def _ranks_by_disagreement(self) -> bool:
+        return getattr(self.selection, "ranks", True) and self.function in NEED_DISAGREEMENT
+
+    def _autoencoder(self, pl_module: LightningModule) -> Autoencoder | None:
+        """Return what makes images: a part of the module, or else the frozen VAE."""
+        own: Autoencoder | None = getattr(pl_module, "autoencoder", None)
+        frozen: Any = self.vae
+        return frozen if own is None else own
+
+    @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
@@ -121,160 +156,231 @@ class ActiveLearning(Callback):
                 "ActiveLearning: this callback has made a run already. Make a new one, with a new "
                 "PoolDataModule, or go on from a checkpoint by ckpt_path."
             )
-        self.check(trainer, pl_module, data_of(trainer))
+        self.check(trainer, pl_module, pool_data(trainer))
         # Each round has batches of its own L and G.
         trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not dry_run(trainer):
             trainer.fit_loop.max_epochs = self.rounds + 1
 
-    def check(self, trainer: Trainer, pl_module: LightningModule, data: PoolDataModule) -> None:
-        """Raise a SettingError for what cannot work, before anything expensive begins."""
-        checks.check_whole_rounds(trainer)
-        checks.check_sizes(trainer, data, self.rounds, self.query_size)
-        checks.check_module(pl_module, self.warm_start)
-        if self.mc_samples < 2:
-            raise SettingError(
-                f"--acquisition.mc_samples: {self.mc_samples} draw cannot disagree with itself. "
-                "Take at least 2."
-            )
-        checks.check_network(pl_module.network, self.posterior, self.mc_samples, data)  # type: ignore[arg-type]
-        checks.check_function(self.function, data)
-        if self.complement.needs_vae:
-            if self.vae is None:
-                raise SettingError("ActiveLearning: this complement policy needs the argument vae.")
-            checks.check_vae(partial(generate, self.complement, self.vae), data.train.images[:2])
-
+    @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Here, since the batches of the first round may be made before on_train_start.
-        data = data_of(trainer)
-        if trainer.loggers and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            data.answers_file = run_folder(trainer) / "checkpoints" / "answers.pt"
-        data.label_initial()
-        # A finished run that goes on: its last round did not buy what a longer run buys there.
+        data, each = pool_data(trainer), Processes(trainer, pl_module)
+        if self.uses_vae and self.vae is not None:
+            self.vae.to(pl_module.device)
+            pl_module.frozen_autoencoder = [self.vae]  # type: ignore[assignment]
+        keeps = bool(trainer.loggers) and not dry_run(trainer)
+        folder = RunFolder.of(trainer)
+        each.once(lambda: data.open_ledger(folder.answers if keeps else None))
+        if data.pool.labels_bought == 0:
+            self._buy_first_labels(each, pl_module, data)
+        # A finished run that goes on, or one whose question is open: its last round has not bought.
         if self.history and "acquired" not in self.history[-1]:
-            self._buy_or_stop(trainer, pl_module)
+            self._buy_or_stop(each, pl_module, data)
         self._leave_records(trainer)
 
+    @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        seed, round = data_of(trainer).seed, trainer.current_epoch
+        module: Any = pl_module
+        seed, round = pool_data(trainer).seed, trainer.current_epoch
         if not self.warm_start:
             torch.manual_seed(derive_seed(seed, round, Purpose.WEIGHTS))  # the same on every rank
-            pl_module.reset_parameters()  # type: ignore[operator]
+            module.reset_parameters()
             for optimizer in trainer.optimizers:
                 optimizer.state.clear()
         torch.manual_seed(derive_seed(seed, round, Purpose.TRAINING) + trainer.global_rank)
+        if isinstance(self.posterior, Posterior):
+            self.posterior.on_train_start(module.network)
         self.training_began = time.perf_counter()
 
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if isinstance(self.posterior, Posterior):
+            network: Any = pl_module.network
+            self.posterior.on_train_step(network, batch_idx, int(trainer.num_training_batches))
+
+    @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.training_ended = time.perf_counter()
 
+    @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         evaluated = time.perf_counter()
-        data = data_of(trainer)
+        data, each = pool_data(trainer), Processes(trainer, pl_module)
         pool = data.pool
-        checks.check_weights(pl_module, f"in round {trainer.current_epoch}", "--model.optimizer")
+        check_weights(pl_module, f"in round {trainer.current_epoch}", "--model.optimizer")
+        self._fit_posterior(pl_module, data)
         row: dict[str, float] = {
             "round": trainer.current_epoch,
-            "labelled": len(pool.labelled),
-            "unlabelled": len(pool.labels) - len(pool.labelled),
-            "generated": len(pool.generated["labels"]),
+            "labelled": pool.labels_bought,
+            "unlabelled": int(pool.in_unlabelled_N.sum()),
+            "generated": len(pool.generated.complements.labels),
             "seconds/train": self.training_ended - self.training_began,
             "seconds/evaluate": evaluated - self.training_ended,
         }
         metrics = trainer.callback_metrics.items()
         row |= {key: float(value) for key, value in metrics if key.startswith("test/")}
         draws = self._draws(pl_module, data.seed, trainer.current_epoch)
-        row |= evaluate_with_draws(trainer, pl_module, draws, data.test, len(data.classes))
+        row |= scoring.test_with_draws(each, draws, data.test, len(data.classes))
         row["seconds/evaluate_mc"] = time.perf_counter() - evaluated
         self.history.append(row)
-        self._buy_or_stop(trainer, pl_module)
+        self._buy_or_stop(each, pl_module, data)
         self._leave_records(trainer)
 
+    @override
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data, draws = data_of(trainer), self._draws_of_last_round(trainer, pl_module)
-        pl_module.log_dict(
-            evaluate_with_draws(trainer, pl_module, draws, data.test, len(data.classes))
-        )
+        data, each = pool_data(trainer), Processes(trainer, pl_module)
+        draws = self._draws(pl_module, data.seed, len(self.history) - 1)
+        pl_module.log_dict(scoring.test_with_draws(each, draws, data.test, len(data.classes)))
 
+    @override
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        pl_module.draws = self._draws_of_last_round(trainer, pl_module)  # type: ignore[assignment]
-
-    def _draws_of_last_round(self, trainer: Trainer, pl_module: LightningModule) -> Draws:
-        return self._draws(pl_module, data_of(trainer).seed, len(self.history) - 1)
-
-    def _buy_or_stop(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Buy after the last round in the history, unless it was the last or all is bought."""
-        pool = data_of(trainer).pool
-        if len(pool.labelled) == len(pool.labels):
-            rank_zero_info("All images are labelled: the run ends here.")
-            trainer.should_stop = True
-        elif len(self.history) <= self.rounds:
-            self._acquire(trainer, pl_module, self.history[-1])
-
-    def _acquire(self, trainer: Trainer, pl_module: LightningModule, row: dict[str, float]) -> None:
-        """End a round: score U and L, buy the top K of U, complement the uncertain of L."""
-        data = data_of(trainer)
-        pool, images, round = data.pool, data.train.images, int(row["round"])
-        labelled = pool.labelled
-
-        # All of W under the same draws, so that the scores of U and L can be compared: by BALD, and
-        # by what is ranked for the purchase, which may be another function.
-        began = time.perf_counter()
-        draws = self._draws(pl_module, data.seed, round)
-        scores_N, priorities_N = score_images(trainer, pl_module, draws, images, self.function)
-        checks.check_scores(scores_N, priorities_N, round, ranked=self.function is not None)
-        scored = time.perf_counter()
-
-        chance = make_generator(data.seed, round, Purpose.ACQUISITION)
-        if self.function is None:
-            priorities_N = torch.rand(len(images), generator=chance)
-        acquired = self.selection(
-            Candidates(
-                priorities_N,
-                labelled,
-                self.query_size,
-                pool.highest_unlabelled,
-                lambda some: log_probs_of(trainer, pl_module, draws, images[some]),
-                chance,
-            )
-        )
-        labels = data.ask(acquired)
-        in_unlabelled_N = pool.in_unlabelled_N
-        threshold = threshold_of(self.threshold, scores_N[acquired], scores_N, in_unlabelled_N)
-        row |= describe_scores(scores_N, in_unlabelled_N, threshold)
-        row |= describe_purchase(trainer, pl_module, images[acquired])
-        selected = time.perf_counter()
-
-        # Parents come from L as it was before this purchase, or from the purchase itself.
-        parents = self.complement.parents(scores_N, labelled, acquired, threshold)
-        chance = make_generator(data.seed, round, Purpose.COMPLEMENT)
-        complements = complements_of(
-            trainer,
-            pl_module,
-            self.complement,
-            self.vae,
-            images[parents],
-            chance if self.latent == "sample" else None,
-        )
-        pool.acquire(acquired, labels, round + 1, scores_N[acquired])
-        pool.extend(complements, parents, round + 1, scores_N[parents], threshold)
-        checks.check_agreement(trainer, pool)
-
-        row |= {
-            "acquired": len(acquired),
-            "complemented": len(parents),
-            "seconds/score": scored - began,
-            "seconds/select": selected - scored,
-            "seconds/complement": time.perf_counter() - selected,
-        }
-        pairs = torch.cat([images[parents], complements], dim=2)  # parents above complements
-        log_images(trainer, "images/acquired", images[acquired], len(labelled))
-        log_images(trainer, "images/parents_and_complements", pairs, len(labelled))
+        module: Any = pl_module
+        module.draws = self._draws(pl_module, pool_data(trainer).seed, len(self.history) - 1)
 
     def _draws(self, pl_module: LightningModule, seed: int, round: int) -> Draws:
         """Return the round's posterior draws, the same whenever and wherever they are made."""
-        chance = make_generator(seed, round, Purpose.POSTERIOR)
-        return self.posterior(pl_module.network, self.mc_samples, chance)  # type: ignore[arg-type]
+        network: Any = pl_module.network
+        generator = make_generator(seed, round, Purpose.POSTERIOR)
+        with refused("--acquisition.posterior"):
+            return self.posterior(network, self.mc_samples, generator)
+
+    def _fit_posterior(self, pl_module: LightningModule, data: PoolDataModule) -> None:
+        if isinstance(self.posterior, Posterior) and type(self.posterior).fit is not Posterior.fit:
+            network: Any = pl_module.network
+            pool, generated = data.pool, data.pool.generated
+            images = torch.cat([data.train.images[pool.labelled], generated.images])
+            labels = torch.cat([pool.labels[pool.labelled], generated.labels])
+            with refused("--acquisition.posterior"), eval_mode(network):
+                self.posterior.fit(network, images, labels)
+
+    def _buy_first_labels(
+        self, each: Processes, pl_module: LightningModule, data: PoolDataModule
+    ) -> None:
+        """Choose the first labelled images, before there is a trained network, and ask for them."""
+        pool, setting = data.pool, "--acquisition.initial_selection"
+        chosen: Any = each.once(lambda: data.open_question(0))
+        if chosen is None:
+            generator = make_generator(data.seed, 0, Purpose.INITIAL_LABELS)
+            nothing_N, count = torch.zeros(len(pool.labels)), data.initial_size
+            autoencoder = self._autoencoder(pl_module)
+            among = candidates(each, data, nothing_N, count, generator, autoencoder)
+            chosen = select(setting, self.initial_selection, among, pool)
+        if isinstance(chosen, Synthesised):
+            raise SettingError(f"{setting}: the first labels have to be of images of the data set.")
+        files = data.files and [data.files[i] for i in chosen.tolist()]
+        question = Question(0, chosen, data.train.images[chosen], data.classes, files)
+        answers = each.once(lambda: data.ask(question))
+        is_told, labels = told(chosen, answers)
+        if len(labels) == 0:
+            raise SettingError(
+                f"--data.initial_labels: nobody could tell the class of any of {len(chosen)} "
+                "images. Take more."
+            )
+        pool.acquire(chosen[is_told], labels, round=0)
+        pool.set_aside(chosen[~is_told])
+
+    def _buy_or_stop(
+        self, each: Processes, pl_module: LightningModule, data: PoolDataModule
+    ) -> None:
+        """Buy after the last round in the history, unless it was the last or all is bought."""
+        if not data.pool.in_unlabelled_N.any():
+            rank_zero_info("All images are labelled: the run ends here.")
+            each.trainer.should_stop = True
+        elif len(self.history) <= self.rounds:
+            self._acquire(each, pl_module, data, self.history[-1])
+
+    def _acquire(
+        self,
+        each: Processes,
+        pl_module: LightningModule,
+        data: PoolDataModule,
+        row: dict[str, float],
+    ) -> None:
+        """End a round: score U and L, buy the top K of U, complement the uncertain of L."""
+        pool, policy, round = data.pool, self.complement, int(row["round"])
+        if self.pending is None:
+            self.pending = self._choose(each, pl_module, data, row)
+            self._pin(each.trainer, data)
+        purchase = self.pending
+        began = time.perf_counter()
+        answers = each.once(lambda: data.ask(question_of(data, purchase, round + 1)))
+        is_told, _ = told(purchase.indices, answers)
+        row["seconds/select"] += time.perf_counter() - began
+
+        # Parents come from L as it was before this purchase, or from the purchase itself.
+        began = time.perf_counter()
+        autoencoder = self._autoencoder(pl_module)
+        generator = make_generator(data.seed, round, Purpose.COMPLEMENT)
+        with refused("--acquisition.complement"):
+            parents = policy.parents(purchase.of(is_told), pool)
+            images = data.train.images[parents]
+            complements = scoring.complements_of(each, policy, autoencoder, images, generator)
+        take(pool, purchase, answers, round + 1)
+        scores = purchase.scores_N[parents]
+        pool.extend(complements, parents, round + 1, scores, purchase.threshold)
+        check_agreement(each, pool)
+        row |= {
+            "acquired": int(is_told.sum()),
+            "complemented": len(parents),
+            "seconds/complement": time.perf_counter() - began,
+        }
+        self.pending = None
+        log_purchase(each.trainer, data.pictures, purchase, parents, complements, row)
+
+    def _choose(
+        self,
+        each: Processes,
+        pl_module: LightningModule,
+        data: PoolDataModule,
+        row: dict[str, float],
+    ) -> Purchase:
+        """Score all of W under the same draws, and choose what to buy of U.
+
+        Scored by BALD, so that U and L can be compared, and by what is ranked for the purchase,
+        which may be another function.
+        """
+        pool, round = data.pool, int(row["round"])
+        network: Any = pl_module.network
+        began = time.perf_counter()
+        draws = self._draws(pl_module, data.seed, round)
+        with refused("--acquisition.function"):
+            scores_N, priorities_N = scoring.score(
+                each, draws, data.train.images, self.function, network
+            )
+        check_scores(scores_N, priorities_N, round, self._ranks_by_disagreement())
+        scored = time.perf_counter()
+        # A question that is open already is asked again, whatever the scores are this time.
+        chosen: Any = each.once(lambda: data.open_question(round + 1))
+        if chosen is None:
+            generator = make_generator(data.seed, round, Purpose.ACQUISITION)
+            autoencoder = self._autoencoder(pl_module)
+            among = candidates(
+                each, data, priorities_N, self.query_size, generator, autoencoder, network, draws
+            )
+            chosen = select("--acquisition.selection", self.selection, among, pool)
+        purchase = purchase_of(each, data, chosen, scores_N, self.complement.threshold, draws)
+        row |= scoring.score_columns(
+            scores_N, pool.in_unlabelled_N, pool.acquired_in >= 0, purchase.threshold
+        )
+        alike = scoring.redundancy(each, network, purchase.images)
+        if alike is not None:
+            row["acquired/redundancy"] = alike
+        row["seconds/score"] = scored - began
+        row["seconds/select"] = time.perf_counter() - scored
+        return purchase
+
+    def _pin(self, trainer: Trainer, data: PoolDataModule) -> None:
+        """Keep what is to be asked, and the network that chose it, before somebody is asked.
+
+        The data set's own labels cost nothing and are the same again; a person's are not.
+        """
+        trained = trainer.fit_loop.epoch_progress.current.processed == len(self.history)
+        if data.oracle is not None and trained and trainer.checkpoint_callbacks:
+            if not dry_run(trainer):
+                trainer.save_checkpoint(RunFolder.of(trainer).last)
 
     def _leave_records(self, trainer: Trainer) -> None:
         """Log the newest row and write the run's CSV files."""
@@ -282,18 +388,29 @@ class ActiveLearning(Callback):
             return
         row = self.history[-1]
         log_round(trainer, row)
-        rank_zero_info(describe(row))
-        folder = run_folder(trainer)
-        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            write_rounds(folder / "rounds.csv", self.history)
-            data = data_of(trainer)
-            write_acquisitions(folder / "acquisitions.csv", data.pool, self.history, data.files)
+        rank_zero_info(in_one_line(row))
+        folder = RunFolder.of(trainer)  # on every process, since all are asked for it
+        if trainer.is_global_zero and not dry_run(trainer):
+            data = pool_data(trainer)
+            write_rounds(folder.rounds, self.history)
+            write_acquisitions(folder.acquisitions, data.pool, self.history, data.files)
 
+    @override
     def state_dict(self) -> dict[str, Any]:
-        vae = self.vae if self.complement.needs_vae else None
-        return {"history": self.history, "vae": vae and vae.state_dict()}
+        fitted = self.posterior.state_dict() if isinstance(self.posterior, Posterior) else {}
+        return {
+            "history": self.history,
+            "vae": self.vae.state_dict() if self.uses_vae and self.vae is not None else None,
+            "posterior": fitted,
+            "pending": self.pending and self.pending._asdict(),
+        }
 
+    @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = state_dict["history"]
         if self.vae is not None and state_dict["vae"] is not None:
             self.vae.load_state_dict(state_dict["vae"])
+        if isinstance(self.posterior, Posterior):
+            self.posterior.load_state_dict(state_dict["posterior"])
+        pending = state_dict["pending"]
+        self.pending = None if pending is None else Purchase(**pending)

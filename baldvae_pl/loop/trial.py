@@ -1,6 +1,5 @@
-"""What is tried before anything expensive begins, and what is looked at after each round."""
+"""Everything is tried on a few images before anything expensive begins."""
 
-from collections.abc import Callable
 from math import isinf
 from typing import Any
 
@@ -9,12 +8,19 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
-from baldvae_pl.acquisition import AcquisitionFunction
-from baldvae_pl.data.batches import to_unit_interval
+from baldvae_pl.acquisition import AcquisitionFunction, NetworkScore
+from baldvae_pl.complement import Autoencoder, Complement
+from baldvae_pl.data.batches import to_floats
 from baldvae_pl.data.module import PoolDataModule
 from baldvae_pl.errors import SettingError, refused
-from baldvae_pl.pool import Pool
-from baldvae_pl.posterior import Posterior, eval_mode
+from baldvae_pl.loop.processes import dry_run
+from baldvae_pl.loop.scoring import generate
+from baldvae_pl.posterior import (
+    Posterior,
+    PosteriorFunction,
+    eval_mode,
+    has_trunk_and_head,
+)
 
 WHOLE_ROUNDS = {
     "check_val_every_n_epoch": 1,
@@ -28,24 +34,9 @@ WHOLE_ROUNDS = {
 """What Lightning must not cut short: every round has the same compute and its own test."""
 
 
-LIMITS = {
-    "max_epochs": "It follows from --acquisition.rounds, set that instead.",
-    "max_time": "It would cut a round short. End the run from outside instead, as by `timeout 8h "
-    "baldvae ...`: with --ckpt_path last it goes on from its last finished round.",
-}
-"""Settings of Lightning's Trainer that would end a run at another place, and the way out."""
-
-
-def check_no_limits(settings: Any) -> None:
-    """Raise a SettingError if one of the ``LIMITS`` is among the Trainer's settings."""
-    for name, way_out in LIMITS.items():
-        if settings[name] is not None:
-            raise SettingError(f"--trainer.{name}: {settings[name]} may not be set. {way_out}")
-
-
 def check_whole_rounds(trainer: Trainer) -> None:
     """Raise a SettingError if the trainer would not run whole epochs, each with a test."""
-    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+    if dry_run(trainer):
         return
     for name, needed in WHOLE_ROUNDS.items():
         if getattr(trainer, name) != needed:
@@ -55,20 +46,28 @@ def check_whole_rounds(trainer: Trainer) -> None:
             )
 
 
-def check_sizes(trainer: Trainer, data: PoolDataModule, rounds: int, query_size: int) -> None:
+def check_sizes(
+    trainer: Trainer, data: PoolDataModule, objective: Any, rounds: int, query_size: int
+) -> None:
     """Raise a SettingError if there are too few images to share or to buy, or no end."""
-    if data.batch_size < trainer.world_size:
-        raise SettingError(
-            f"--data.batch_size: {data.batch_size} images cannot be shared among "
-            f"{trainer.world_size} processes. Take at least as many."
-        )
-    check_finite("--data.epochs_per_round", data.epochs_per_round)
-    if data.batch_size > (size := len(data.pool.labels)):
-        raise SettingError(
-            f"--data.batch_size: {data.batch_size} is more than the {size} images of the data set. "
-            f"Take at most {size}."
-        )
-    unlabelled = size - len(data.initial)
+    batch_sizes = {"--data.batch_size": data.batch_size}
+    if getattr(objective, "unlabelled", None) is not None:
+        batch_sizes["--model.objective.unlabelled_batch_size"] = objective.unlabelled_batch_size
+    size = len(data.pool.labels)
+    for name, batch_size in batch_sizes.items():
+        if batch_size < trainer.world_size:
+            raise SettingError(
+                f"{name}: {batch_size} images cannot be shared among {trainer.world_size} "
+                "processes. Take at least as many."
+            )
+        if batch_size > size:
+            raise SettingError(
+                f"{name}: {batch_size} is more than the {size} images of the data set. Take at "
+                f"most {size}."
+            )
+    if isinf(data.epochs_per_round):
+        raise SettingError("--data.epochs_per_round: must be a finite number, got inf.")
+    unlabelled = size - data.initial_size
     if rounds and query_size > unlabelled:
         raise SettingError(
             f"--acquisition.query_size: {query_size} is more than the {unlabelled} images "
@@ -88,76 +87,105 @@ def check_module(pl_module: LightningModule, warm_start: bool) -> None:
 
 
 def check_network(
-    network: nn.Module, posterior: Posterior, mc_samples: int, data: PoolDataModule
+    network: nn.Module,
+    posterior: Posterior | PosteriorFunction,
+    mc_samples: int,
+    data: PoolDataModule,
+    disagreement_for: str | None,
 ) -> None:
-    """Try a network on a few images of W.
+    """Try a network and its posterior on a few images of W.
+
+    Args:
+        network: Of the classifier.
+        posterior: Makes its draws.
+        mc_samples: Number of draws T.
+        data: Holds W.
+        disagreement_for: What needs draws that disagree, if anything does.
 
     Raises:
-        SettingError: If it does not take them, tells another number of classes apart, or all draws
-            of its posterior agree.
+        SettingError: If it does not take them, has another number of outputs than there are
+            classes, or all draws of its posterior agree and may not.
     """
     name, images = type(network).__name__, data.train.images[:8]
+    shape, floats = tuple(images.shape[1:]), to_floats(images)
+    if isinstance(posterior, Posterior):
+        with refused("--acquisition.posterior"):
+            posterior.on_train_start(network)
+            posterior.on_train_step(network, 0, 1)
+            posterior.fit(network, images, data.train.labels[:8])
     try:
-        log_probs_N_T_C = posterior(network, 8, torch.Generator())(to_unit_interval(images))
+        log_probs_N_T_C = posterior(network, min(8, mc_samples), torch.Generator())(floats)
+    except SettingError:
+        raise
     except Exception as error:
-        raise SettingError(
-            f"--model.network: for images of shape {tuple(images.shape[1:])}: {error}"
-        ) from error
+        raise SettingError(f"--model.network: for images of shape {shape}: {error}") from error
     try:
-        posterior(network, mc_samples, torch.Generator())(to_unit_interval(images[:1]))
+        posterior(network, mc_samples, torch.Generator())(floats[:1])
     except RuntimeError as error:
         raise SettingError(
             f"--acquisition.mc_samples: {mc_samples} draws do not fit into the memory ({error}). "
             "Take fewer."
         ) from error
-    classes, expected = log_probs_N_T_C.shape[-1], len(data.classes)
-    if classes != expected:
+    outputs, classes = log_probs_N_T_C.shape[-1], len(data.classes)
+    if outputs != classes:
         raise SettingError(
-            f"--model.network: {name} tells {classes} classes apart, the data set has {expected}. "
+            f"--model.network: {name} outputs {outputs} classes; the data set has {classes}. "
             "Set its num_classes."
         )
-    if torch.equal(log_probs_N_T_C[:, :1].expand_as(log_probs_N_T_C), log_probs_N_T_C):
+    if disagreement_for is not None and log_probs_N_T_C.shape[1] == 1:
         raise SettingError(
-            f"--model.network: all posterior draws of {name} agree, so that BALD is 0 everywhere. "
-            "Its nn.Dropout layers must take part in forward."
+            f"--acquisition.mc_samples: 1 draw cannot disagree with itself, and {disagreement_for} "
+            "needs draws that do. Take at least 2, or a function such as margin with "
+            "--acquisition.complement NoComplements."
         )
-    if hasattr(network, "trunk") and hasattr(network, "head"):
+    agree = torch.equal(log_probs_N_T_C[:, :1].expand_as(log_probs_N_T_C), log_probs_N_T_C)
+    if disagreement_for is not None and agree:
+        raise SettingError(
+            f"--model.network: all posterior draws of {name} agree, so {disagreement_for} is 0 "
+            "everywhere. Its nn.Dropout layers must take part in forward, with p below 1."
+        )
+    if has_trunk_and_head(network):
+        parts: Any = network
         with eval_mode(network), torch.no_grad():
-            whole = network(to_unit_interval(images)).log_softmax(-1)
-            parts = network.head(network.trunk(to_unit_interval(images))).log_softmax(-1)  # type: ignore[operator]
-        if not torch.allclose(whole, parts, atol=1e-4):
+            whole = network(floats).log_softmax(-1)
+            in_parts = parts.head(parts.trunk(floats)).log_softmax(-1)
+        if not torch.allclose(whole, in_parts, atol=1e-4):
             raise SettingError(
                 f"--model.network: forward of {name} is not head(trunk(images)), by which it would "
                 "be scored. Make it so, or rename one of the two to be scored by whole passes."
             )
 
 
-def check_function(function: AcquisitionFunction | None, data: PoolDataModule) -> None:
-    """Raise a SettingError if an acquisition function does not score made-up log-probabilities."""
-    if function is None:
+def check_function(
+    function: AcquisitionFunction | NetworkScore, network: nn.Module, data: PoolDataModule
+) -> None:
+    """Raise a SettingError if an acquisition function does not score a few images."""
+    with refused("--acquisition.function"), eval_mode(network), torch.no_grad():
+        if isinstance(function, NetworkScore):
+            images = data.train.images[:8]
+            count, scores_N = len(images), function.score(network, to_floats(images))
+        else:
+            generator = torch.Generator().manual_seed(0)
+            logits_N_T_C = torch.randn(8, 4, len(data.classes), generator=generator)
+            count, scores_N = 8, function(logits_N_T_C.log_softmax(-1))
+    if not isinstance(scores_N, Tensor):
+        found = type(scores_N).__name__
+    elif scores_N.shape != (count,):
+        found = f"a tensor of shape {tuple(scores_N.shape)}"
+    elif not scores_N.isfinite().all():
+        found = "scores that are not finite"
+    else:
         return
-    chance = torch.Generator().manual_seed(0)
-    logits_N_T_C = torch.randn(8, 4, len(data.classes), generator=chance)
-    with refused("--acquisition.function"):
-        scores_N = function(logits_N_T_C.log_softmax(-1))
-    if not isinstance(scores_N, Tensor) or scores_N.shape != (8,) or not scores_N.isfinite().all():
-        shape = f"a tensor of shape {tuple(scores_N.shape)}" * isinstance(scores_N, Tensor)
-        raise SettingError(
-            "--acquisition.function: for log-probabilities of 8 images under 4 draws it gives "
-            f"{shape or type(scores_N).__name__}. It must give a tensor of 8 finite scores."
-        )
+    raise SettingError(
+        f"--acquisition.function: for {count} images it gives {found}. It must give a tensor of "
+        f"{count} finite scores."
+    )
 
 
-def check_finite(setting: str, value: float) -> None:
-    """Raise a SettingError for an infinite number."""
-    if isinf(value):
-        raise SettingError(f"{setting}: {value} is no number to work with. Take a finite one.")
-
-
-def check_vae(generate: Callable[[Tensor, torch.Generator], Tensor], images: Tensor) -> None:
+def check_autoencoder(policy: Complement, autoencoder: Autoencoder, images: Tensor) -> None:
     """Raise a SettingError if complements of these images cannot be made."""
     try:
-        complements = generate(images, torch.Generator())
+        complements = generate(policy, autoencoder, images, torch.Generator())
     except Exception as error:
         raise SettingError(
             f"--vae.network: for images of shape {tuple(images.shape[1:])}: {error}"
@@ -166,50 +194,4 @@ def check_vae(generate: Callable[[Tensor, torch.Generator], Tensor], images: Ten
         raise SettingError(
             f"--vae.network: it makes images of shape {tuple(complements.shape[1:])}, the data "
             f"set's are {tuple(images.shape[1:])}. Set its image_shape."
-        )
-
-
-def check_weights(module: nn.Module, when: str, setting: str) -> None:
-    """Raise a SettingError if training has led to weights that are NaN or infinite."""
-    if not all(bool(weight.isfinite().all()) for weight in module.parameters()):
-        raise diverged(when, setting)
-
-
-def diverged(when: str, setting: str) -> SettingError:
-    """Return what to say of a training that has come to nothing."""
-    return SettingError(
-        f"{setting}: the loss has become NaN or infinite {when}. Take a lower learning rate, "
-        "--trainer.precision 32-true, or --trainer.gradient_clip_val 1."
-    )
-
-
-def check_scores(scores_N: Tensor, priorities_N: Tensor, round: int, ranked: bool) -> None:
-    """Raise a SettingError if scores are no numbers, or are all 0 and were to rank by."""
-    if scores_N.isfinite().all() and not priorities_N.isfinite().all():
-        raise SettingError(
-            f"--acquisition.function: its scores of round {round} are not finite. Mend it: a "
-            "probability may be 0, and its logarithm -inf."
-        )
-    if not scores_N.isfinite().all():
-        raise SettingError(
-            f"--trainer.precision: the scores of round {round} are not finite, as the network's "
-            "outputs overflow. Take 32-true or bf16-mixed, or a lower learning rate."
-        )
-    if ranked and scores_N.max() == 0:
-        raise SettingError(
-            f"--model.network: after round {round} all posterior draws agree on every image, so "
-            "that there is nothing to rank them by. Take more dropout or a lower learning rate."
-        )
-
-
-def check_agreement(trainer: Trainer, pool: Pool) -> None:
-    """Raise a RuntimeError if the processes do not hold the same pools."""
-    if trainer.world_size == 1:
-        return
-    own = pool.digest()
-    if trainer.strategy.broadcast(own) != own:
-        raise RuntimeError(
-            f"after round {trainer.current_epoch} process {trainer.global_rank} holds other pools "
-            "than process 0; this is a bug of baldvae or of the oracle, acquisition function or "
-            "posterior that was given"
         )

@@ -1,11 +1,9 @@
-"""Networks: plain `nn.Module`s that take float images in [0, 1], shape (n, C, H, W)."""
+"""Networks: classifiers, autoencoders, and augmentations of what they are trained with."""
 
+from baldvae_pl.networks.autoencoders import ConvVAE, DenseVAE, EncoderDecoder
 from baldvae_pl.networks.classifiers import (
     CIFAR10Net,
-    ConvVAE,
-    DenseVAE,
     DigitsNet,
-    EncoderDecoder,
     LeNet,
     MNISTNet,
     ResNet18,

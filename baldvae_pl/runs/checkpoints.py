@@ -3,48 +3,100 @@
 import pickle
 import zipfile
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
+from typing_extensions import override
 
 from baldvae_pl.errors import SettingError
 from baldvae_pl.runs.files import replacing
-
-LAST, PREVIOUS, VAE_WEIGHTS = "last.ckpt", "previous.ckpt", "vae.ckpt"
+from baldvae_pl.runs.folder import RunFolder
 
 UNREADABLE = (
     *(OSError, RuntimeError, EOFError, ValueError, AttributeError),
     *(KeyError, TypeError, pickle.UnpicklingError, zipfile.BadZipFile),
 )
-"""What is raised for a file that is not a checkpoint, half of one, or holds code."""
+"""Raised for a file that is not a checkpoint, half of one, or holds code."""
+
+
+@dataclass
+class RunCheckpoint:
+    """A checkpoint of a run, and the only place that knows its keys.
+
+    Attributes:
+        path: The file.
+        content: What it holds: tensors and plain values.
+    """
+
+    path: Path
+    content: dict[str, Any]
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        """State of the LightningModule."""
+        return self.content["state_dict"]  # type: ignore[no-any-return]
+
+    @property
+    def pools(self) -> dict[str, Any]:
+        """State of the PoolDataModule."""
+        return self.content["PoolDataModule"]  # type: ignore[no-any-return]
+
+    @property
+    def rounds(self) -> dict[str, Any]:
+        """State of the ActiveLearning callback."""
+        return self.content["callbacks"]["ActiveLearning"]  # type: ignore[no-any-return]
+
+    @property
+    def settings(self) -> str:
+        """The settings of the run, as YAML."""
+        return self.content["callbacks"]["RunSettings"]["settings"]  # type: ignore[no-any-return]
+
+    @property
+    def version(self) -> str:
+        """The version of baldvae that made it."""
+        made_with = self.content["callbacks"].get("RunSettings")
+        return made_with["version"] if made_with else "0.1 or an earlier one"
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
-    """There is no half-written file, and the last checkpoint but one is kept too."""
+    """There is no half-written file, and the last checkpoint but one is kept too.
 
+    Args:
+        read: A checkpoint that has been read already, so that it is not read again.
+    """
+
+    def __init__(self, read: RunCheckpoint | None = None) -> None:
+        super().__init__()
+        self.read = read
+
+    @override
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         path = Path(path)
-        if path.name == LAST and path.exists():
-            kept = path.with_name(PREVIOUS)
+        last = RunFolder(path.parent.parent).last
+        if path.name == last.name and path.exists():
+            kept = path.with_name("previous.ckpt")
             kept.unlink(missing_ok=True)
             with suppress(OSError):  # where files cannot be linked, one is kept
                 kept.hardlink_to(path)
         with replacing(path) as file:
             torch.save(checkpoint, file)
 
+    @override
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = True
     ) -> dict[str, Any]:
-        return load_checkpoint(Path(path))
+        read, self.read = self.read, None
+        return read.content if read and read.path == Path(path) else load_checkpoint(Path(path))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Return what a checkpoint holds: tensors and plain values only, no code is run.
+    """Load a checkpoint's content: tensors and plain values only, no code is run.
 
     Raises:
         UNREADABLE: If the file is missing, damaged or something else.
@@ -56,47 +108,57 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return a run's checkpoint.
+def read_checkpoint(path: Path) -> RunCheckpoint:
+    """Read a run's checkpoint.
 
     Raises:
-        SettingError: If the file is missing or something else.
+        SettingError: If the file is missing or something else, or of a version whose checkpoints
+            cannot be read any more.
     """
     try:
-        checkpoint = load_checkpoint(path)
-        if {"PoolDataModule", "callbacks", "state_dict"} <= checkpoint.keys():
-            return checkpoint
+        checkpoint = RunCheckpoint(path, load_checkpoint(path))
+        if {"PoolDataModule", "callbacks", "state_dict"} <= checkpoint.content.keys():
+            if "kinds" in checkpoint.pools["pool"]["generated"]:
+                return checkpoint
+            raise SettingError(
+                f"--ckpt_path: {path} was made with baldvae {checkpoint.version}, whose "
+                "checkpoints this version does not read. Install that version to go on with it."
+            )
         reason = "it holds no pools"
+    except SettingError:
+        raise
     except FileNotFoundError:
         reason = "there is no such file"
     except UNREADABLE:
         reason = "it is damaged or something else"
     raise SettingError(
         f"--ckpt_path: '{path}' is not a checkpoint of a run ({reason}). Give the path of a "
-        f"{LAST}, or `last` for the newest run of this experiment."
+        "last.ckpt, or `last` for the newest run of this experiment."
     )
 
 
-def newest_checkpoint(run: Path) -> Path | None:
+def newest_checkpoint(run: RunFolder) -> RunCheckpoint | None:
     """Return the newest sound checkpoint in a run folder, if there is one.
 
-    ``last.ckpt``, unless it is missing or damaged, which is said.
+    ``last.ckpt`` or, with a warning, the next older one.
 
     Raises:
         SettingError: If there are checkpoints, but no sound one.
     """
-    found = [path for path in (run / "checkpoints").glob("*.ckpt") if path.name != VAE_WEIGHTS]
-    found.sort(key=lambda path: (path.name == LAST, path.stat().st_mtime_ns), reverse=True)
+    found = [path for path in run.checkpoints.glob("*.ckpt") if path.name != run.vae.name]
+    found.sort(key=lambda path: (path.name == run.last.name, path.stat().st_mtime_ns), reverse=True)
     for path in found:
         try:
-            read_checkpoint(path)
+            return read_checkpoint(path)
         except SettingError as error:
-            rank_zero_warn(f"{error} The next older one is tried.")
-        else:
-            return path
+            if len(found) > 1:
+                rank_zero_warn(f"{error} The next older one is tried.")
+            else:
+                raise
     if found:
         raise SettingError(
-            f"--ckpt_path: no checkpoint in {run} can be read. Name another by its path, or leave "
-            "--ckpt_path out to start anew; the labels that were bought are in acquisitions.csv."
+            f"--ckpt_path: no checkpoint in {run.path} can be read. Name another by its path, or "
+            "leave --ckpt_path out to start anew; the labels that were bought are in "
+            "acquisitions.csv."
         )
     return None

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, also after a power cut."""
 
 import os
 from collections.abc import Iterator
@@ -29,8 +29,20 @@ def replacing(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch.save makes a RuntimeError of a full disk
         temporary.unlink(missing_ok=True)
         raise SettingError(
-            f"{path} cannot be written ({error}). Make room on the disk, or mend the folder."
+            f"{path} cannot be written ({error}). Make room on the disk, or fix the folder."
         ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's own entries on the disk: without it a power cut may undo a rename."""
+    if os.name == "nt":  # where folders cannot be opened
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""What a run leaves behind for people: `rounds.csv` and `acquisitions.csv`.
+"""Tables that a run leaves behind for people: `rounds.csv` and `acquisitions.csv`.
 
 Both are written whole from the checkpointed history and pool, never appended to, so that a run
 that was killed and resumed leaves the same files as one that was not.
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from baldvae_pl.pool import Pool
+from baldvae_pl.pool import COMPLEMENT, SYNTHESISED, Pool
 from baldvae_pl.runs.files import replacing
 
 ROUND_COLUMNS = [
@@ -41,6 +41,7 @@ ROUND_COLUMNS = [
 ]
 """Keys of a round's row: TensorBoard's tags, and with "_" for "/" the columns of the file."""
 
+KINDS = {COMPLEMENT: "complement", SYNTHESISED: "synthesised"}
 ACQUISITION_COLUMNS = ["round", "kind", "index", "label", "score", "threshold", "file"]
 
 
@@ -62,8 +63,9 @@ def write_acquisitions(
 ) -> None:
     """Write a row for each label and each complement, by the first round that trains with it.
 
-    Kinds are ``initial``, ``acquired`` (highest BALD first) and ``complement`` (whose index is its
-    parent's). ``files`` names the images of W, if they have names.
+    Kinds are ``initial``, ``acquired`` (highest BALD first), ``complement`` (whose index is its
+    parent's) and ``synthesised`` (whose index is negative, as it is not in W). ``files`` names the
+    images of W, if they have names.
     """
     thresholds = {row["round"] + 1: row.get("bald/threshold") for row in history}
     rows: list[list[Any]] = []
@@ -74,13 +76,13 @@ def write_acquisitions(
             rows.append([round, "initial", index, label, None, None])
         else:
             rows.append([round, "acquired", index, label, score, thresholds[round]])
-    generated = pool.generated
-    columns = ("rounds", "parents", "labels", "scores", "thresholds")
-    for round, parent, *rest in zip(*(generated[c].tolist() for c in columns), strict=True):
-        rows.append([round, "complement", parent, *rest])
-    order = {"initial": 0, "acquired": 1, "complement": 2}
+    of = pool.generated
+    columns = (of.rounds, of.kinds, of.parents, of.labels, of.scores, of.thresholds)
+    for round, kind, *rest in zip(*(column.tolist() for column in columns), strict=True):
+        rows.append([round, KINDS[kind], *rest])
+    order = {"initial": 0, "acquired": 1, "synthesised": 2, "complement": 3}
     rows.sort(key=lambda row: (row[0], order[row[1]], -(row[4] or 0), row[2]))
-    named = [[*row, files and files[row[2]]] for row in rows]
+    named = [[*row, files[row[2]] if files and row[2] >= 0 else None] for row in rows]
     write_csv(path, ACQUISITION_COLUMNS, named)
 
 
@@ -94,8 +96,8 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
             writer.writerow([f"{x:.7g}" if isinstance(x, float) else x for x in row])
 
 
-def describe(row: dict[str, float]) -> str:
-    """Return a round in one line; it shows when no labelled image was uncertain enough."""
+def in_one_line(row: dict[str, float]) -> str:
+    """Describe a round in one line; it shows when no labelled image was uncertain enough."""
     text = (
         f"round {row['round']}: {row['labelled']} labels + {row['generated']} generated, "
         f"test accuracy {row.get('test/acc', float('nan')):.2%}"

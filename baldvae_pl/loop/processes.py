@@ -1,0 +1,124 @@
+"""All processes of a run as one: work is shared out, or done once and told to the others.
+
+The only room that knows about devices, precision and ranks. Whatever looks at images between two
+trainings gets a `Processes` and never a Trainer.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from baldvae_pl.data.batches import images_at_once, to_floats
+from baldvae_pl.data.module import PoolDataModule
+from baldvae_pl.errors import SettingError
+from baldvae_pl.loop.progress import RoundProgressBar
+from baldvae_pl.oracle import NotYet
+
+T = TypeVar("T")
+
+
+class Processes:
+    """The processes of a run.
+
+    Args:
+        trainer: Its strategy reduces and broadcasts, its precision is used.
+        pl_module: Tells the device.
+    """
+
+    def __init__(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.trainer = trainer
+        self.device = pl_module.device
+        self.batch_size = pool_data(trainer).scoring_batch_size
+
+    def run(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """Return what a function of float images makes of a batch of W's, on the device.
+
+        Images are converted here; Lightning's hook does so for the loaders alone.
+        """
+        precision = self.trainer.precision_plugin
+        batch = precision.convert_input(to_floats(images.to(self.device)))
+        with precision.forward_context():
+            return function(batch)
+
+    @torch.no_grad()
+    def map(
+        self,
+        function: Callable[[Tensor], Tensor],
+        images: Tensor,
+        description: str,
+        statistic: Callable[[Tensor], Tensor] = lambda values: values,
+    ) -> Tensor:
+        """Return a statistic of what a function makes of every image, on every process.
+
+        Whole batches of one grid are dealt to the processes, so that no value depends on their
+        number. Memory is bounded by a batch, in addition to the result.
+
+        Args:
+            function: Float images (n, …) -> values (n, …), which bound the size of a batch.
+            images: As W holds them, shape (N, …).
+            description: What the progress bar says.
+            statistic: values -> numbers (n, …), row by row.
+
+        Returns:
+            float32, shape (N, …), on the CPU.
+        """
+        example = self.run(function, images[:1])
+        numbers = max(images[0].numel(), example.numel())
+        shape = statistic(example).shape[1:]
+        size = even_batches(len(images), self.batch_size or images_at_once(numbers))
+        starts = list(range(0, len(images), size))
+        if dry_run(self.trainer):
+            starts = starts[: int(self.trainer.limit_predict_batches)]
+        mine: Iterable[int] = starts[self.trainer.global_rank :: self.trainer.world_size]
+        if isinstance(bar := self.trainer.progress_bar_callback, RoundProgressBar):
+            mine = bar.track(list(mine), description)
+        result = torch.zeros(len(images), *shape, device=self.device)
+        for start in mine:
+            part = slice(start, start + size)
+            result[part] = statistic(self.run(function, images[part]))
+        reduced: Tensor = self.trainer.strategy.reduce(result, reduce_op="sum")
+        return reduced.cpu()
+
+    def once(self, function: Callable[[], T]) -> T:
+        """Return what a function returns on the first process, or raise what it raises there."""
+        outcome: list[Any] = ["returned", None]
+        raised: Exception | None = None
+        if self.trainer.is_global_zero:
+            try:
+                outcome[1] = function()
+            except NotYet as error:
+                outcome, raised = ["not yet", str(error)], error
+            except Exception as error:
+                outcome, raised = ["raised", str(error)], error
+        how, what = self.trainer.strategy.broadcast(outcome)
+        if raised is not None:
+            raise raised
+        if how == "not yet":
+            raise NotYet(what)
+        if how == "raised":
+            raise SettingError(what)
+        result: T = what
+        return result
+
+
+def even_batches(count: int, size: int) -> int:
+    """Return a batch size, at most this one, by which 2, 3, 4, 6 or 12 processes have equal shares.
+
+    As far as there are images enough: then the number of batches is a multiple of twelve.
+    """
+    batches = -(-count // size)
+    return size if batches == 1 else -(-count // (-(-batches // 12) * 12))
+
+
+def pool_data(trainer: Trainer) -> PoolDataModule:
+    """Return the data module that the trainer runs on."""
+    data: PoolDataModule = trainer.datamodule  # type: ignore[attr-defined]
+    return data
+
+
+def dry_run(trainer: Trainer) -> bool:
+    """Whether this is a ``fast_dev_run``, which goes through everything and leaves nothing."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]

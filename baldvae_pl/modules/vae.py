@@ -1,0 +1,134 @@
+"""The LightningModule of the VAE, and its training before round 0."""
+
+from collections.abc import Callable
+from math import e, pi
+from typing import Any, Literal
+
+import torch
+from jsonargparse.typing import PositiveInt
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F
+from typing_extensions import override
+
+from baldvae_pl.data.batches import Batch, Gather, RoundBatches, image_loader, to_floats
+from baldvae_pl.data.module import PoolDataModule
+from baldvae_pl.errors import refused
+from baldvae_pl.modules.metrics import check_weights, diverged
+from baldvae_pl.networks import DenseVAE
+from baldvae_pl.networks.making import adapted
+from baldvae_pl.seeding import Purpose, derive_seed
+
+
+class VAE(LightningModule):
+    """The variational autoencoder that makes complements (Kingma and Welling 2014).
+
+    Its loss in nats is the reconstruction's negative log-likelihood summed over pixels plus the KL
+    divergence, averaged over images.
+
+    Args:
+        network: Makes a fresh network with ``encode(images) -> (mean, log_var)`` and
+            ``decode(z) -> images`` in [0, 1].
+        epochs: Passes over W before round 0.
+        batch_size: Images of an optimiser step, over all processes.
+        likelihood: ``bernoulli``: binary cross-entropy, as in PyTorch's official example.
+            ``gaussian``: of one variance for all pixels, each batch's best (Rybkin et al. 2021,
+            σ-VAE), which reconstructs photographs more sharply.
+        optimizer: Makes the optimizer from the parameters.
+        ckpt_path: Take the weights from here instead of training: a checkpoint of a run that used
+            the same VAE, or its ``vae.ckpt``.
+        shared_path: Train it once for several runs: the first one leaves the weights in this file,
+            the others take them from there. The runs must differ in nothing that the VAE sees.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[], nn.Module] = DenseVAE,
+        epochs: PositiveInt = 10,
+        batch_size: PositiveInt = 128,
+        likelihood: Literal["bernoulli", "gaussian"] = "bernoulli",
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        ckpt_path: str | None = None,
+        shared_path: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.make_network: Callable[[], nn.Module] = network
+        with refused("--vae.network"):
+            self.network: Any = network()
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.likelihood = likelihood
+        self.optimizer = optimizer
+        self.ckpt_path = ckpt_path
+        self.shared_path = shared_path
+
+    def adapt(self, image_shape: tuple[int, ...], num_classes: int) -> None:
+        """Let what the network leaves open follow from the data; see `Classifier.adapt`."""
+        with refused("--vae.network"):
+            self.network, self.make_network = adapted(
+                self.network, self.make_network, image_shape, num_classes
+            )
+
+    @override
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images = to_floats(batch[0])
+        mean, log_var = self.network.encode(images)
+        z = mean + torch.randn_like(mean) * (0.5 * log_var).exp()
+        decoded = self.network.decode(z)
+        if self.likelihood == "bernoulli":
+            of_a_pixel = F.binary_cross_entropy(decoded, images)
+        else:
+            of_a_pixel = 0.5 * (2 * pi * e * F.mse_loss(decoded, images)).log()
+        reconstruction = of_a_pixel * images[0].numel()
+        divergence = -0.5 * (1 + log_var - mean**2 - log_var.exp()).sum(1).mean()
+        loss: Tensor = reconstruction + divergence
+        # Not logged here: at every step that would take a fifth of the time.
+        self.of_an_epoch.append(torch.stack([reconstruction, divergence]).detach())
+        return loss
+
+    @override
+    def on_train_epoch_start(self) -> None:
+        self.of_an_epoch: list[Tensor] = []
+
+    @override
+    def on_train_epoch_end(self) -> None:
+        reconstruction, divergence = torch.stack(self.of_an_epoch).mean(0)
+        parts = {"vae/reconstruction": reconstruction, "vae/divergence": divergence}
+        self.log_dict(parts, prog_bar=True, sync_dist=True)
+        self.log("step", float(self.current_epoch))  # the x axis
+
+    @override
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.optimizer(self.parameters())
+
+
+def train_vae(vae: VAE, data: PoolDataModule, trainer: Trainer) -> None:
+    """Train the VAE from scratch on all of W, without labels, and freeze it.
+
+    Args:
+        vae: Trained in place; its weights depend on the seed of ``data`` alone.
+        data: Holds W.
+        trainer: Of its own, in float32, since it ends with the VAE: its ``max_epochs`` are the
+            VAE's.
+    """
+    vae.adapt(data.pool.image_shape, len(data.classes))
+    torch.manual_seed(derive_seed(data.seed, 0, Purpose.VAE_WEIGHTS))
+    vae.network.load_state_dict(vae.make_network().state_dict())
+    torch.manual_seed(derive_seed(data.seed, trainer.global_rank, Purpose.VAE_NOISE))
+    size = len(data.train.labels)
+    batches = RoundBatches(
+        torch.arange(size),
+        vae.batch_size,
+        -(-size // vae.batch_size),
+        (data.seed, 0, Purpose.VAE_BATCHES),
+        (trainer.global_rank, trainer.world_size),
+    )
+    try:
+        trainer.fit(vae, image_loader(Gather(data.train), batches))
+    except RuntimeError as error:
+        if "should be between 0 and 1" in str(error):  # a CPU's cross-entropy refuses NaN
+            raise diverged("in its training", "--vae.optimizer") from error
+        raise
+    check_weights(vae, "in its training", "--vae.optimizer")
+    vae.requires_grad_(False).eval()

@@ -1,0 +1,56 @@
+"""Fresh networks whose shapes follow from the data."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+NetworkFactory = Callable[..., nn.Module]
+
+
+def following(
+    factory: NetworkFactory, image_shape: tuple[int, ...], num_classes: int
+) -> NetworkFactory:
+    """Return a factory with what the data say filled in, where it leaves that open.
+
+    Open is a parameter named ``num_classes``, ``image_shape`` or ``channels`` that is None.
+
+    Args:
+        factory: A class, a function, or a partial of one.
+        image_shape: (channels, height, width), or (features,) of vectors.
+        num_classes: Number of classes.
+    """
+    facts = {
+        "num_classes": num_classes,
+        "image_shape": image_shape,
+        "channels": image_shape[0],
+    }
+    given = _defaults(factory)
+    return partial(factory, **{k: v for k, v in facts.items() if given.get(k, v) is None})
+
+
+def adapted(
+    network: nn.Module, factory: NetworkFactory, image_shape: tuple[int, ...], num_classes: int
+) -> tuple[nn.Module, NetworkFactory]:
+    """Return a network for these data and what makes fresh ones like it.
+
+    The network that is there is kept if its weights have the right shapes already, and the global
+    generator is left as it was, so that asking changes nothing.
+    """
+    follows = following(factory, image_shape, num_classes)
+    if not follows.keywords:  # type: ignore[attr-defined]
+        return network, factory
+    with torch.random.fork_rng(devices=[]):
+        fresh = follows()
+    shapes = [{k: w.shape for k, w in n.state_dict().items()} for n in (network, fresh)]
+    return (network if shapes[0] == shapes[1] else fresh), follows
+
+
+def _defaults(factory: NetworkFactory) -> dict[str, Any]:
+    """Return the values of a factory's parameters, as far as they are known."""
+    parameters = inspect.signature(factory).parameters.values()
+    # A partial that the command line makes has its options in keywords alone.
+    return {p.name: p.default for p in parameters} | getattr(factory, "keywords", {})

@@ -1,0 +1,152 @@
+"""What lies where in a run folder, and which run it is: the only file that knows these names."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from baldvae_pl.errors import SettingError
+from baldvae_pl.runs.files import replacing
+
+RUNS = "lightning_logs"
+"""Folder of all runs, below ``--trainer.default_root_dir``."""
+
+
+def experiment_part(config: str | Path) -> str:
+    """Return the name of an experiment after its config file; a run's own keeps that run's name."""
+    path = Path(str(config)).absolute()
+    run = RunFolder(path.parent)
+    return run.experiment if path == run.config and run.version >= 0 else path.stem
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which run it is, as ``run.json`` says.
+
+    Attributes:
+        configs: Names of the configurations below the method's, for example ``["mnist", "lenet"]``.
+        method: Name of the method, for example ``bald_o``.
+        seed: Of everything random.
+    """
+
+    configs: list[str]
+    method: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run: ``lightning_logs/<experiment>/version_<k>/``."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """All settings, as YAML that starts the same run."""
+        return self.path / "config.yaml"
+
+    @property
+    def identity(self) -> Path:
+        """The run's `Identity`."""
+        return self.path / "run.json"
+
+    @property
+    def rounds(self) -> Path:
+        """A row a round."""
+        return self.path / "rounds.csv"
+
+    @property
+    def acquisitions(self) -> Path:
+        """A row a label and a complement."""
+        return self.path / "acquisitions.csv"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of all checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def last(self) -> Path:
+        """The newest checkpoint."""
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def vae(self) -> Path:
+        """The VAE's weights, if this run trained it."""
+        return self.checkpoints / "vae.ckpt"
+
+    @property
+    def answers(self) -> Path:
+        """What the oracle was asked and has answered."""
+        return self.path / "answers.jsonl"
+
+    @property
+    def experiment(self) -> str:
+        """Name of the experiment, which several runs may share."""
+        return self.path.parent.name
+
+    @property
+    def version(self) -> int:
+        """The k of ``version_<k>``; -1 for a folder of another name."""
+        number = self.path.name.removeprefix("version_")
+        return int(number) if number.isascii() and number.isdigit() else -1
+
+    @classmethod
+    def of(cls, trainer: Any) -> "RunFolder":
+        """Return the folder of a trainer's run; to be called on every process, as all are asked."""
+        return cls(Path(trainer.log_dir or trainer.default_root_dir))
+
+    @classmethod
+    def containing(cls, checkpoint: Path) -> "RunFolder | None":
+        """Return the run that a checkpoint lies in, if it lies in one."""
+        folder = checkpoint.resolve().parent
+        return cls(folder.parent) if folder.name == "checkpoints" else None
+
+    def write_identity(self, identity: Identity) -> None:
+        """Write ``run.json``."""
+        with replacing(self.identity, "w", encoding="utf-8") as file:
+            json.dump(asdict(identity), file, indent=2)
+
+    def read_identity(self) -> Identity | None:
+        """Return which run it is; None if there is no readable ``run.json``."""
+        try:
+            return Identity(**json.loads(self.identity.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def is_locked(self) -> bool:
+        """Whether another process works on this run."""
+        if not self.path.is_dir():
+            return False
+        try:
+            FileLock(self.path / ".lock").acquire(timeout=0).lock.release()
+        except Timeout:
+            return True
+        return False
+
+    def claim(self, settings: str, identity: Identity) -> FileLock:
+        """Make the folder with its ``config.yaml``, and hold it until the lock is released.
+
+        Raises:
+            SettingError: If another process holds it, or it cannot be written.
+        """
+        lock = FileLock(self.path / ".lock")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise SettingError(
+                f"--trainer.default_root_dir: another process works in the run folder {self.path}. "
+                "Wait for it to end, or leave --ckpt_path out to start a run of its own."
+            ) from error
+        except (OSError, NotImplementedError) as error:
+            raise SettingError(
+                f"--trainer.default_root_dir: the run folder {self.path} cannot be written "
+                f"({error}). Name a folder that can."
+            ) from error
+        with replacing(self.config, "w", encoding="utf-8") as file:
+            file.write(settings)
+        self.write_identity(identity)
+        return lock

@@ -1,0 +1,66 @@
+"""Settings of a run: in which of them two starts of one run may differ."""
+
+from typing import Any
+
+import yaml
+
+from baldvae_pl.errors import SettingError
+from baldvae_pl.runs.folder import RunFolder
+
+DECIDE_RESULTS = ("acquisition", "data", "model", "seed_everything", "trainer", "vae")
+"""Sections whose settings decide what comes out, but for those that follow."""
+
+MAY_CHANGE_ON_RESUME = (
+    "acquisition.rounds",
+    "data.eval_batch_size",
+    "data.root",
+    "data.scoring_batch_size",
+    "data.source.init_args.cache_folder",
+    "vae.ckpt_path",
+    "vae.shared_path",
+)
+
+TRAINER_SETTINGS_THAT_MATTER = ("precision", "gradient_clip_val", "gradient_clip_algorithm")
+"""All others of the trainer may change on resume."""
+
+
+def first_difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """Return the first setting in which two runs differ, of those that may not in one run."""
+    old, new = flat(before), flat(now)
+    for name in sorted({*old, *new}):
+        section, _, option = name.partition(".")
+        if section not in DECIDE_RESULTS or old.get(name) == new.get(name):
+            continue
+        if section == "trainer" and option not in TRAINER_SETTINGS_THAT_MATTER:
+            continue
+        if name not in MAY_CHANGE_ON_RESUME:
+            return name
+    return None
+
+
+def check_same_settings(before: dict[str, Any], now: dict[str, Any], run: str) -> None:
+    """Raise a SettingError if a run would go on with other settings than it was started with."""
+    if name := first_difference(before, now):
+        raise SettingError(
+            f"--{name}: {flat(now).get(name)} is not what the run of {run} was started with, "
+            f"{flat(before).get(name)}. Give that, or leave --ckpt_path out to start another run, "
+            "or, to mix them, add --resume_changed true."
+        )
+
+
+def check_begun(run: RunFolder, settings: str) -> None:
+    """Raise a SettingError if a run without a checkpoint would begin again with other settings."""
+    if run.config.is_file():
+        before = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+        check_same_settings(before, yaml.safe_load(settings), str(run.path))
+
+
+def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by their dotted names."""
+    if not isinstance(settings, dict):
+        return {prefix: settings}
+    return {
+        name: value
+        for key, part in settings.items()
+        for name, value in flat(part, f"{prefix}.{key}" if prefix else str(key)).items()
+    }
