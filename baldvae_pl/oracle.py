@@ -44,12 +44,12 @@ class Answer(NamedTuple):
     """One answer.
 
     Attributes:
-        index: One of the question's, or of an image that was bought earlier, to correct it.
+        image: One of the question's indices, or that of an image bought earlier, to correct it.
         label: A class; ``CANNOT_TELL``: the image leaves U without entering L; ``WITHDRAWN``: it is
             as if the image had not been answered.
     """
 
-    index: int
+    image: int
     label: Label
 
 

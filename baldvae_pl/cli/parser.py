@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
+from jsonargparse import ActionConfigFile
 from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
 
@@ -91,9 +91,10 @@ def plugins() -> dict[str, list[str]]:
 
 def class_names(base: type) -> list[str]:
     """Return the names of all concrete classes below a base."""
-    below = [name for child in base.__subclasses__() for name in class_names(child)]
-    own = [child.__name__ for child in base.__subclasses__() if not inspect.isabstract(child)]
-    return sorted({*below, *own} - {"LazyInstance"})
+    children: list[type] = base.__subclasses__()
+    below = [name for child in children for name in class_names(child)]
+    own = [child.__name__ for child in children if not inspect.isabstract(child)]
+    return sorted(name for name in {*below, *own} if not name.startswith("LazyInstance"))
 
 
 def explain_plugin(text: str) -> str | None:

@@ -210,7 +210,7 @@ class PoolDataModule(LightningDataModule):
 
     def _check_answers(self, answers: list[Answer], bought: set[int]) -> None:
         for answer in answers:
-            if not isinstance(answer, Answer) or answer.index not in bought:
+            if not isinstance(answer, Answer) or answer.image not in bought:
                 raise SettingError(
                     f"--data.oracle: it answered {answer}, which is no Answer for an image that "
                     "was asked about."
@@ -219,7 +219,7 @@ class PoolDataModule(LightningDataModule):
             is_class = type(label) is int and 0 <= label < len(self.classes)
             if not is_class and label not in (CANNOT_TELL, WITHDRAWN):
                 raise SettingError(
-                    f"--data.oracle: it answered {label!r} for image {answer.index}. A label is a "
+                    f"--data.oracle: it answered {label!r} for image {answer.image}. A label is a "
                     f"whole number from 0 to {len(self.classes) - 1}, CANNOT_TELL or WITHDRAWN."
                 )
 

@@ -151,5 +151,3 @@ def take(pool: Pool, purchase: Purchase, answers: Answers, round: int) -> None:
         )
     pool.acquire(known.indices[in_w], labels[in_w], round, known.scores[in_w])
     pool.set_aside(unknown.in_w)
-
-

@@ -377,10 +377,11 @@ class ActiveLearning(Callback):
 
         The data set's own labels cost nothing and are the same again; a person's are not.
         """
-        trained = trainer.fit_loop.epoch_progress.current.processed == len(self.history)
-        if data.oracle is not None and trained and trainer.checkpoint_callbacks:
-            if not dry_run(trainer):
-                trainer.save_checkpoint(RunFolder.of(trainer).last)
+        progress: Any = trainer.fit_loop.epoch_progress.current
+        trained = progress.processed == len(self.history)  # else Lightning still restores its own
+        keeps = bool(trainer.checkpoint_callbacks) and not dry_run(trainer)
+        if data.oracle is not None and trained and keeps:
+            trainer.save_checkpoint(RunFolder.of(trainer).last)
 
     def _leave_records(self, trainer: Trainer) -> None:
         """Log the newest row and write the run's CSV files."""

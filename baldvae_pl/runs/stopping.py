@@ -8,6 +8,7 @@ from types import FrameType
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
+from typing_extensions import override
 
 HOW_TO_GO_ON = (
     "Go on from the last finished round with the same command and --ckpt_path last; `compare` "
@@ -57,6 +58,7 @@ def say_how_to_go_on() -> None:
 class StopTogether(Callback):
     """Ends the other processes of a run with the one that got the signal."""
 
+    @override
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:

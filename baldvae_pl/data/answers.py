@@ -1,0 +1,144 @@
+"""The ledger: what the oracle was asked and what it has answered, on the disk before all else.
+
+A file of JSON lines that is only ever appended to. Three kinds of lines:
+
+    {"data": "<fingerprint>"}                            what follows is about these images
+    {"round": 3, "asked": [7, 1093, -2]}                 a question: indices, see `Question`
+    {"round": 3, "image": 7, "label": 5}                 an answer given while it was open; instead
+                                                         of a class "cannot tell" or "withdrawn"
+
+A line is on the disk, and the folder that names the file, before the next answer is waited for. A
+process that is killed in the middle of a line leaves a torn one, which the next start cuts off.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from baldvae_pl.errors import SettingError
+from baldvae_pl.oracle import WITHDRAWN, Answer, Label
+from baldvae_pl.runs.files import sync_folder
+
+KEYS = ({"data"}, {"round", "asked"}, {"round", "image", "label"})
+"""Of the three kinds of lines."""
+
+
+class Answers(NamedTuple):
+    """What came of a question.
+
+    Attributes:
+        labels: By the question's indices: a class, or ``CANNOT_TELL``.
+        corrections: By indices that were answered earlier: the new label, or ``WITHDRAWN``.
+    """
+
+    labels: dict[int, Label]
+    corrections: dict[int, Label]
+
+
+class Ledger:
+    """Questions and answers of one run.
+
+    Args:
+        path: The file; None keeps everything in memory alone.
+        fingerprint: Of the images that the indices mean. What the file says of others stays in it
+            and is passed over.
+
+    Raises:
+        SettingError: If the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path | None, fingerprint: str) -> None:
+        self.path = path
+        self.asked: dict[int, list[int]] = {}
+        self.answers: dict[int, list[Answer]] = {}
+        lines = [] if path is None or not path.is_file() else _read(path)
+        here = False
+        for line in lines:
+            if "data" in line:
+                here = line["data"] == fingerprint
+            elif here and "asked" in line:
+                self.asked[line["round"]] = line["asked"]
+            elif here:
+                answer = Answer(line["image"], line["label"])
+                self.answers.setdefault(line["round"], []).append(answer)
+        if not here:
+            self._append([{"data": fingerprint}])
+
+    def ask(self, round: int, indices: Tensor) -> None:
+        """Write down what is asked, unless it is what this round has asked before."""
+        asked = indices.tolist()
+        if self.asked.get(round) != asked:
+            self._append([{"round": round, "asked": asked}])
+            self.asked[round] = asked
+
+    def record(self, round: int, answers: Iterable[Answer]) -> None:
+        """Write answers down; they are on the disk when this returns."""
+        answers = list(answers)
+        self._append([{"round": round, "image": a.image, "label": a.label} for a in answers])
+        self.answers.setdefault(round, []).extend(answers)
+
+    def known(self, round: int) -> dict[int, Label]:
+        """Return the label of each image that was answered and not withdrawn, the last one.
+
+        Up to this round: a run that goes on from an older checkpoint repeats what it did. An image
+        that was answered only later, for another question, is known all the same.
+        """
+        labels: dict[int, Label] = {}
+        for each in sorted(self.answers, key=lambda r: (r <= round, r)):
+            labels |= {answer.image: answer.label for answer in self.answers[each]}
+        return {index: label for index, label in labels.items() if label != WITHDRAWN}
+
+    def corrections(self, round: int) -> dict[int, Label]:
+        """Return what was said, while this round's question was open, of images bought before."""
+        own = set(self.asked.get(round, ()))
+        given = self.answers.get(round, [])
+        return {answer.image: answer.label for answer in given if answer.image not in own}
+
+    def _append(self, lines: list[dict[str, Any]]) -> None:
+        if self.path is None or not lines:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            new = not self.path.exists()
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("".join(json.dumps(line) + "\n" for line in lines))
+                file.flush()
+                os.fsync(file.fileno())
+            if new:
+                sync_folder(self.path.parent)
+        except OSError as error:
+            raise SettingError(
+                f"{self.path} cannot be written ({error}). Make room on the disk, or fix the "
+                "folder."
+            ) from error
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a ledger; a torn last one is cut off the file.
+
+    Raises:
+        SettingError: If another line is damaged.
+    """
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        with path.open("r+b") as file:
+            file.truncate(whole)
+            os.fsync(file.fileno())
+    lines = []
+    for number, text in enumerate(content[:whole].splitlines(), 1):
+        try:
+            line = json.loads(text)
+        except ValueError:
+            line = None
+        if not isinstance(line, dict) or line.keys() not in KEYS:
+            raise SettingError(
+                f"{path}: line {number} is damaged. Remove that line, or the file if no answer in "
+                "it is needed; acquisitions.csv has the labels of finished rounds."
+            )
+        lines.append(line)
+    return lines

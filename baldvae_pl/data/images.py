@@ -1,0 +1,89 @@
+"""Data sets as tensors: W and the test set, their checks and their fingerprint."""
+
+import hashlib
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from baldvae_pl.errors import SettingError
+
+
+class Images(NamedTuple):
+    """Images and their labels, index by index."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class Source(NamedTuple):
+    """A data set.
+
+    Images are 8-bit pictures, uint8 of shape (n, channels, height, width), or vectors such as the
+    features of a frozen network, float32 of shape (n, features). Labels are int64 in
+    0 .. len(classes) - 1.
+
+    Attributes:
+        train: W.
+        test: Never enters a pool.
+        classes: Their names.
+        files: Of each image of W, for people to find it.
+        fingerprint: Tells W from other images; left out, they are hashed at every start.
+        pictures: If W is vectors, an 8-bit picture of each for people to look at.
+    """
+
+    train: Images
+    test: Images
+    classes: list[str]
+    files: list[str] | None = None
+    fingerprint: str | None = None
+    pictures: Tensor | None = None
+
+
+def check_source(source: Source) -> None:
+    """Raise a SettingError if a source is not as described above."""
+    tensors = [*source[0], *source[1]] if isinstance(source, Source) else []
+    if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors):
+        raise SettingError(
+            f"--data.source: it returned {type(source).__name__}, not a Source of Images, which "
+            "hold torch tensors. Fix the source."
+        )
+    train, size = source.train.images, len(source.train.labels)
+    files, pictures = source.files, source.pictures
+    for name, (images, labels) in (("train", source.train), ("test", source.test)):
+        for wrong, what in (
+            (
+                (images.dtype, images.ndim) not in ((torch.uint8, 4), (torch.float32, 2)),
+                f"images of type {images.dtype} and shape {tuple(images.shape)}, neither "
+                "torch.uint8 (n, C, H, W) nor torch.float32 (n, D)",
+            ),
+            (images.shape[1:] != train.shape[1:], "images of another size than train"),
+            (images.dtype != train.dtype, "images of another type than train"),
+            (labels.dtype != torch.int64, f"labels of type {labels.dtype}, not torch.int64"),
+            (labels.ndim != 1, f"labels of shape {tuple(labels.shape)}, not (n,)"),
+            (len(labels) != len(images), f"{len(images)} images, but {len(labels)} labels"),
+            (len(labels) == 0, "no images"),
+            (images.is_floating_point() and not images.isfinite().all(), "NaN or infinite numbers"),
+            (files and len(files) != size, f"{len(files or [])} names of files for {size} images"),
+            (
+                pictures is not None and len(pictures) != size,
+                f"{len(() if pictures is None else pictures)} pictures for {size} images",
+            ),
+            (len(source.classes) < 2, f"the classes {source.classes}, not two or more"),
+        ):
+            if wrong:
+                raise SettingError(f"--data.source: {name} has {what}. Fix the source.")
+        if not 0 <= int(labels.min()) <= int(labels.max()) < len(source.classes):
+            raise SettingError(
+                f"--data.source: {name} has labels from {int(labels.min())} to "
+                f"{int(labels.max())}, with {len(source.classes)} classes. Fix the source."
+            )
+
+
+def fingerprint(source: Source) -> str:
+    """Return the SHA-256 of all images and labels, W's by its own fingerprint if it has one."""
+    digest = hashlib.sha256((source.fingerprint or "").encode())
+    images = [] if source.fingerprint else [source.train.images]
+    for part in (*images, source.train.labels, *source.test):
+        digest.update(part.contiguous().numpy().data)
+    return digest.hexdigest()
