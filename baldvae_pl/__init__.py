@@ -1,3 +1,62 @@
-"""BALD-VAE: pool-based active learning with complements for uncertain labelled images."""
+"""BALD-VAE: pool-based active learning with complements for uncertain labelled images.
 
-__version__ = "0.2.0"
+What a user's code needs is here; it is imported when it is first used, since torch takes seconds.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from baldvae_pl import moved as _moved
+
+__version__ = "0.3.0.dev0"
+
+_NAMES = {
+    "loop.rounds": ["ActiveLearning"],
+    "data.module": ["PoolDataModule"],
+    "data.images": ["Images", "Source"],
+    "data.sources": ["CIFAR10", "MNIST", "DataSource", "Digits", "FashionMNIST", "ImageFolder"],
+    "modules": ["VAE", "Classifier", "train_vae"],
+    "errors": ["SettingError"],
+    "acquisition": ["NetworkScore"],
+    "complement": [
+        "AllNew",
+        "Autoencoder",
+        "Complement",
+        "Duplicate",
+        "NoComplements",
+        "Purchase",
+        "Uncertain",
+    ],
+    "objective": ["CrossEntropy", "Objective", "Step"],
+    "oracle": ["CANNOT_TELL", "WITHDRAWN", "Answer", "NotYet", "Oracle", "Question"],
+    "posterior": ["Deterministic", "MCDropout", "Posterior"],
+    "selection": [
+        "BatchBALD",
+        "Candidates",
+        "Power",
+        "Random",
+        "RandomSubset",
+        "Selection",
+        "Softmax",
+        "Softrank",
+        "Synthesised",
+        "TopK",
+    ],
+}
+_ROOM = {name: room for room, names in _NAMES.items() for name in names}
+
+__all__ = sorted(_ROOM)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    if name not in _ROOM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"baldvae_pl.{_ROOM[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_ROOM]
+
+
+del _moved

@@ -225,15 +225,13 @@ class PoolDataModule(LightningDataModule):
 
     @override
     def train_dataloader(self) -> Any:
-        """Return the batches of the current round over L and G, and of U or W if they are needed."""
+        """Return the round's batches over L and G, and of U or W if the objective asks for them."""
         assert self.trainer is not None
         generated = self.pool.generated
         extra = Images(generated.images, generated.labels)
         in_generated = torch.arange(len(extra.labels)) + len(self.train.labels)
         labelled, labels = self.pool.labelled, self.pool.labels_bought
-        steps = max(
-            self.steps_per_round, ceil(self.epochs_per_round * labels / self.batch_size)
-        )
+        steps = max(self.steps_per_round, ceil(self.epochs_per_round * labels / self.batch_size))
         share = (self.trainer.global_rank, self.trainer.world_size)
         batches = RoundBatches(
             torch.cat([labelled, in_generated]),
