@@ -119,6 +119,7 @@ class CIFAR10Net(TrunkAndHead):
         image_shape: ImageShape | None = None,
     ) -> None:
         shape = image_shape or (3, 32, 32)
+        trunk = two_pooled_convolutions(shape, 0.5, 0.5, 6, 16)  # before the head: draws weights
         head = nn.Sequential(
             nn.Dropout(dropout),
             nn.Linear(16 * pooled_twice(shape), 120),
@@ -129,7 +130,7 @@ class CIFAR10Net(TrunkAndHead):
             nn.Dropout(dropout),
             nn.Linear(84, num_classes or 10),
         )
-        super().__init__(two_pooled_convolutions(shape, 0.5, 0.5, 6, 16), head)
+        super().__init__(trunk, head)
 
 
 class ResNet18(TrunkAndHead):
