@@ -1,54 +1,90 @@
 """One purchase: chosen by a selection, asked about, and taken over into the pools."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from baldvae_pl.acquisition import bald
-from baldvae_pl.complement import Autoencoder, Purchase, Threshold, threshold_of
+from baldvae_pl.complement import Autoencoder, Complement, Purchase, Threshold, threshold_of
 from baldvae_pl.data.answers import Answers
 from baldvae_pl.data.batches import like_w
 from baldvae_pl.data.module import PoolDataModule
 from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.loop.processes import Processes
-from baldvae_pl.loop.scoring import mean_probabilities
+from baldvae_pl.loop.scoring import complements_of, mean_probabilities
 from baldvae_pl.oracle import CANNOT_TELL, Oracle, Question
 from baldvae_pl.pool import SYNTHESISED, Pool
 from baldvae_pl.posterior import Draws
+from baldvae_pl.seeding import Purpose, make_generator
 from baldvae_pl.selection import Candidates, Selection, SelectionFunction, Synthesised
 
 
-def candidates(
-    each: Processes,
-    data: PoolDataModule,
-    priorities_N: Tensor,
-    query_size: int,
-    generator: torch.Generator,
-    autoencoder: Autoencoder | None,
-    network: nn.Module | None = None,
-    draws: Draws | None = None,
-) -> Candidates:
-    """Return what a selection may look at; without a network for the first labels."""
-    images = data.train.images
+@dataclass(frozen=True)
+class Round:
+    """A round before its training: what the purchase of the first labels may look at.
 
-    def look(function: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor:
-        return each.map(function, images[indices], "Comparing candidates")
+    Attributes:
+        number: Of the round, from 0.
+        each: The processes of the run.
+        data: W and the pools.
+        autoencoder: Makes images; None if the run has none.
+    """
 
-    return Candidates(
-        priorities_N=priorities_N,
-        labelled=data.pool.labelled,
-        query_size=query_size,
-        highest=data.pool.highest_unlabelled,
-        map=look,
-        generator=generator,
-        network=network,
-        draws=draws,
-        autoencoder=autoencoder,
-        image_shape=data.pool.image_shape,
-        known_labels_N=data.train.labels,
-    )
+    number: int
+    each: Processes
+    data: PoolDataModule
+    autoencoder: Autoencoder | None
+
+    def generator(self, purpose: Purpose) -> torch.Generator:
+        """Make a CPU generator that belongs to this round and purpose."""
+        return make_generator(self.data.seed, self.number, purpose)
+
+    def candidates(self, priorities_N: Tensor, query_size: int, purpose: Purpose) -> Candidates:
+        """Return what a selection chooses from."""
+        data = self.data
+
+        def look(function: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor:
+            return self.each.map(function, data.train.images[indices], "Comparing candidates")
+
+        return Candidates(
+            priorities_N=priorities_N,
+            labelled=data.pool.labelled,
+            query_size=query_size,
+            highest=data.pool.highest_unlabelled,
+            map=look,
+            generator=self.generator(purpose),
+            network=getattr(self, "network", None),
+            draws=getattr(self, "draws", None),
+            autoencoder=self.autoencoder,
+            image_shape=data.pool.image_shape,
+            known_labels_N=data.train.labels,
+        )
+
+
+@dataclass(frozen=True)
+class TrainedRound(Round):
+    """The end of a round.
+
+    Attributes:
+        network: The trained network.
+        draws: Its posterior draws.
+    """
+
+    network: nn.Module
+    draws: Draws
+
+
+@contextmanager
+def timed(row: dict[str, float], column: str) -> Iterator[None]:
+    """Add the seconds that the block takes to a column of a round's row."""
+    began = time.perf_counter()
+    yield
+    row[column] = row.get(column, 0.0) + time.perf_counter() - began
 
 
 def select(
@@ -73,14 +109,10 @@ def select(
 
 
 def purchase_of(
-    each: Processes,
-    data: PoolDataModule,
-    chosen: Tensor | Synthesised,
-    scores_N: Tensor,
-    rule: Threshold,
-    draws: Draws,
+    round: TrainedRound, chosen: Tensor | Synthesised, scores_N: Tensor, rule: Threshold
 ) -> Purchase:
     """Return the purchase of what was chosen, with all that is to be known of it."""
+    each, data, draws = round.each, round.data, round.draws
     pool, images = data.pool, data.train.images
     if isinstance(chosen, Synthesised):
         bought = like_w(chosen.images, images.dtype)
@@ -101,25 +133,63 @@ def purchase_of(
     return Purchase(scores_N, indices, bought, scores, threshold, probs_K_C)
 
 
-def question_of(data: PoolDataModule, purchase: Purchase, round: int) -> Question:
-    """Return the question that a purchase is for the oracle."""
-    files = data.files and [data.files[i] if i >= 0 else "" for i in purchase.indices.tolist()]
-    return Question(
-        round=round,
+def buy_first_labels(round: Round, selection: Selection | SelectionFunction) -> None:
+    """Choose the first labelled images, before there is a trained network, and ask for them."""
+    each, data, setting = round.each, round.data, "--acquisition.initial_selection"
+    chosen: Any = each.once(lambda: data.open_question(0))
+    if chosen is None:
+        nothing_N = torch.zeros(len(data.pool.labels))
+        among = round.candidates(nothing_N, data.initial_size, Purpose.INITIAL_LABELS)
+        chosen = select(setting, selection, among, data.pool)
+    if isinstance(chosen, Synthesised):
+        raise SettingError(f"{setting}: the first labels have to be of images of the data set.")
+    images = data.train.images[chosen]
+    question = Question(0, chosen, images, data.classes, _files(data, chosen))
+    answers = each.once(lambda: data.ask(question))
+    is_told, labels = told(chosen, answers)
+    if len(labels) == 0:
+        raise SettingError(
+            f"--data.initial_labels: nobody could tell the class of any of {len(chosen)} images. "
+            "Take more."
+        )
+    data.pool.acquire(chosen[is_told], labels, round=0)
+    data.pool.set_aside(chosen[~is_told])
+
+
+def ask(round: Round, purchase: Purchase) -> Answers:
+    """Ask the oracle about a purchase."""
+    question = Question(
+        round=round.number + 1,
         indices=purchase.indices,
         images=purchase.images,
-        classes=data.classes,
-        files=files,
+        classes=round.data.classes,
+        files=_files(round.data, purchase.indices),
         scores=purchase.scores,
         probs_K_C=purchase.probs_K_C,
     )
+    return round.each.once(lambda: round.data.ask(question))
+
+
+def complement(round: Round, policy: Complement, purchase: Purchase) -> tuple[Tensor, Tensor]:
+    """Return the parents that a policy chooses, and their complements.
+
+    Args:
+        round: With the pools as they were before the purchase.
+        policy: Chooses parents from L, or from the purchase.
+        purchase: Of the images that got a label.
+    """
+    with refused("--acquisition.complement"):
+        parents = policy.parents(purchase, round.data.pool)
+        images, generator = round.data.train.images[parents], round.generator(Purpose.COMPLEMENT)
+        made = complements_of(round.each, policy, round.autoencoder, images, generator)
+    return parents, made
 
 
 def told(indices: Tensor, answers: Answers) -> tuple[Tensor, Tensor]:
     """Return which of these images got a class, as a mask, and those classes."""
     given: list[Any] = [answers.labels[index] for index in indices.tolist()]
     return (
-        torch.tensor([label != CANNOT_TELL for label in given]),
+        torch.tensor([label != CANNOT_TELL for label in given], dtype=torch.bool),
         torch.tensor([label for label in given if label != CANNOT_TELL], dtype=torch.long),
     )
 
@@ -140,14 +210,18 @@ def take(pool: Pool, purchase: Purchase, answers: Answers, round: int) -> None:
     is_told, labels = told(purchase.indices, answers)
     known, unknown = purchase.of(is_told), purchase.of(~is_told)
     in_w = known.indices >= 0
-    if bool((~in_w).any()):
-        pool.add_synthesised(
-            known.images[~in_w],
-            labels[~in_w],
-            known.indices[~in_w],
-            round,
-            known.scores[~in_w],
-            purchase.threshold,
-        )
+    pool.add_synthesised(
+        known.images[~in_w],
+        labels[~in_w],
+        known.indices[~in_w],
+        round,
+        known.scores[~in_w],
+        purchase.threshold,
+    )
     pool.acquire(known.indices[in_w], labels[in_w], round, known.scores[in_w])
     pool.set_aside(unknown.in_w)
+
+
+def _files(data: PoolDataModule, indices: Tensor) -> list[str] | None:
+    """Return the names of these images, if W has names; empty for an image that is not in W."""
+    return data.files and [data.files[i] if i >= 0 else "" for i in indices.tolist()]

@@ -17,18 +17,28 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from baldvae_pl import acquisition as functions
-from baldvae_pl.acquisition import NEED_DISAGREEMENT, AcquisitionFunction, NetworkScore
-from baldvae_pl.complement import Autoencoder, Complement, Duplicate, Purchase, Uncertain
+from baldvae_pl.acquisition import AcquisitionFunction, NetworkScore
+from baldvae_pl.complement import Autoencoder, Complement, Purchase, Uncertain
 from baldvae_pl.data.module import PoolDataModule
 from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.loop import scoring, trial
 from baldvae_pl.loop.dashboard import log_purchase, log_round
 from baldvae_pl.loop.guards import check_agreement, check_scores
 from baldvae_pl.loop.processes import Processes, dry_run, pool_data
-from baldvae_pl.loop.purchase import candidates, purchase_of, question_of, select, take, told
+from baldvae_pl.loop.purchase import (
+    Round,
+    TrainedRound,
+    ask,
+    buy_first_labels,
+    complement,
+    purchase_of,
+    select,
+    take,
+    timed,
+    told,
+)
 from baldvae_pl.modules.metrics import check_weights
 from baldvae_pl.options import resolve
-from baldvae_pl.oracle import Question
 from baldvae_pl.posterior import Draws, MCDropout, Posterior, PosteriorFunction, eval_mode
 from baldvae_pl.runs.folder import RunFolder
 from baldvae_pl.runs.records import in_one_line, write_acquisitions, write_rounds
@@ -114,37 +124,24 @@ class ActiveLearning(Callback):
         if self.checked:
             return
         module: Any = pl_module
-        trial.check_whole_rounds(trainer)
         objective = getattr(module, "objective", None)
+        trial.check_whole_rounds(trainer)
         trial.check_sizes(trainer, data, objective, self.rounds, self.query_size)
         trial.check_module(pl_module, self.warm_start)
         if hasattr(module, "adapt"):
             module.adapt(data.pool.image_shape, len(data.classes))
-        need = self._needs_disagreement()
+        need = trial.needs_disagreement(self.function, self.selection, self.complement)
         trial.check_network(module.network, self.posterior, self.mc_samples, data, need)
         trial.check_function(self.function, module.network, data)
-        autoencoder, self.uses_vae = self._autoencoder(pl_module), self.needs_vae(pl_module)
-        if self.complement.needs_vae and autoencoder is not None:
-            trial.check_autoencoder(self.complement, autoencoder, data.train.images[:2])
-        elif self.uses_vae and autoencoder is None:
-            raise SettingError("ActiveLearning: this complement policy needs the argument vae.")
+        self.uses_vae = self.needs_vae(pl_module)
+        autoencoder = self._autoencoder(pl_module)
+        trial.check_autoencoder(self.complement, autoencoder, self.uses_vae, data)
         self.checked = True
-
-    def _needs_disagreement(self) -> str | None:
-        """Return which choice is worth nothing if all posterior draws agree."""
-        if self._ranks_by_disagreement():
-            return f"--acquisition.function {getattr(self.function, '__name__', '')}"
-        if isinstance(self.complement, Uncertain | Duplicate):
-            return f"--acquisition.complement {type(self.complement).__name__}"
-        return None
-
-    def _ranks_by_disagreement(self) -> bool:
-        return getattr(self.selection, "ranks", True) and self.function in NEED_DISAGREEMENT
 
     def _autoencoder(self, pl_module: LightningModule) -> Autoencoder | None:
         """Return what makes images: a part of the module, or else the frozen VAE."""
         own: Autoencoder | None = getattr(pl_module, "autoencoder", None)
-        frozen: Any = self.vae
+        frozen: Any = self.vae if self.uses_vae else None
         return frozen if own is None else own
 
     @override
@@ -173,10 +170,12 @@ class ActiveLearning(Callback):
         folder = RunFolder.of(trainer)
         each.once(lambda: data.open_ledger(folder.answers if keeps else None))
         if data.pool.labels_bought == 0:
-            self._buy_first_labels(each, pl_module, data)
+            buy_first_labels(
+                Round(0, each, data, self._autoencoder(pl_module)), self.initial_selection
+            )
         # A finished run that goes on, or one whose question is open: its last round has not bought.
         if self.history and "acquired" not in self.history[-1]:
-            self._buy_or_stop(each, pl_module, data)
+            self._buy_or_stop(self._round(trainer, pl_module, int(self.history[-1]["round"])))
         self._leave_records(trainer)
 
     @override
@@ -208,12 +207,13 @@ class ActiveLearning(Callback):
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         evaluated = time.perf_counter()
-        data, each = pool_data(trainer), Processes(trainer, pl_module)
+        data = pool_data(trainer)
         pool = data.pool
         check_weights(pl_module, f"in round {trainer.current_epoch}", "--model.optimizer")
         self._fit_posterior(pl_module, data)
+        round = self._round(trainer, pl_module, trainer.current_epoch)
         row: dict[str, float] = {
-            "round": trainer.current_epoch,
+            "round": round.number,
             "labelled": pool.labels_bought,
             "unlabelled": int(pool.in_unlabelled_N.sum()),
             "generated": len(pool.generated.complements.labels),
@@ -222,30 +222,33 @@ class ActiveLearning(Callback):
         }
         metrics = trainer.callback_metrics.items()
         row |= {key: float(value) for key, value in metrics if key.startswith("test/")}
-        draws = self._draws(pl_module, data.seed, trainer.current_epoch)
-        row |= scoring.test_with_draws(each, draws, data.test, len(data.classes))
-        row["seconds/evaluate_mc"] = time.perf_counter() - evaluated
+        with timed(row, "seconds/evaluate_mc"):
+            row |= scoring.test_with_draws(round.each, round.draws, data.test, len(data.classes))
         self.history.append(row)
-        self._buy_or_stop(each, pl_module, data)
+        self._buy_or_stop(round)
         self._leave_records(trainer)
 
     @override
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data, each = pool_data(trainer), Processes(trainer, pl_module)
-        draws = self._draws(pl_module, data.seed, len(self.history) - 1)
-        pl_module.log_dict(scoring.test_with_draws(each, draws, data.test, len(data.classes)))
+        data, round = pool_data(trainer), self._round(trainer, pl_module, len(self.history) - 1)
+        pl_module.log_dict(
+            scoring.test_with_draws(round.each, round.draws, data.test, len(data.classes))
+        )
 
     @override
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module: Any = pl_module
-        module.draws = self._draws(pl_module, pool_data(trainer).seed, len(self.history) - 1)
+        module.draws = self._round(trainer, pl_module, len(self.history) - 1).draws
 
-    def _draws(self, pl_module: LightningModule, seed: int, round: int) -> Draws:
-        """Return the round's posterior draws, the same whenever and wherever they are made."""
+    def _round(self, trainer: Trainer, pl_module: LightningModule, number: int) -> TrainedRound:
+        """Return a round's end; its draws are the same whenever and wherever they are made."""
         network: Any = pl_module.network
-        generator = make_generator(seed, round, Purpose.POSTERIOR)
+        generator = make_generator(pool_data(trainer).seed, number, Purpose.POSTERIOR)
         with refused("--acquisition.posterior"):
-            return self.posterior(network, self.mc_samples, generator)
+            draws = self.posterior(network, self.mc_samples, generator)
+        autoencoder, data = self._autoencoder(pl_module), pool_data(trainer)
+        each = Processes(trainer, pl_module)
+        return TrainedRound(number, each, data, autoencoder, network, draws)
 
     def _fit_posterior(self, pl_module: LightningModule, data: PoolDataModule) -> None:
         if isinstance(self.posterior, Posterior) and type(self.posterior).fit is not Posterior.fit:
@@ -256,131 +259,73 @@ class ActiveLearning(Callback):
             with refused("--acquisition.posterior"), eval_mode(network):
                 self.posterior.fit(network, images, labels)
 
-    def _buy_first_labels(
-        self, each: Processes, pl_module: LightningModule, data: PoolDataModule
-    ) -> None:
-        """Choose the first labelled images, before there is a trained network, and ask for them."""
-        pool, setting = data.pool, "--acquisition.initial_selection"
-        chosen: Any = each.once(lambda: data.open_question(0))
-        if chosen is None:
-            generator = make_generator(data.seed, 0, Purpose.INITIAL_LABELS)
-            nothing_N, count = torch.zeros(len(pool.labels)), data.initial_size
-            autoencoder = self._autoencoder(pl_module)
-            among = candidates(each, data, nothing_N, count, generator, autoencoder)
-            chosen = select(setting, self.initial_selection, among, pool)
-        if isinstance(chosen, Synthesised):
-            raise SettingError(f"{setting}: the first labels have to be of images of the data set.")
-        files = data.files and [data.files[i] for i in chosen.tolist()]
-        question = Question(0, chosen, data.train.images[chosen], data.classes, files)
-        answers = each.once(lambda: data.ask(question))
-        is_told, labels = told(chosen, answers)
-        if len(labels) == 0:
-            raise SettingError(
-                f"--data.initial_labels: nobody could tell the class of any of {len(chosen)} "
-                "images. Take more."
-            )
-        pool.acquire(chosen[is_told], labels, round=0)
-        pool.set_aside(chosen[~is_told])
-
-    def _buy_or_stop(
-        self, each: Processes, pl_module: LightningModule, data: PoolDataModule
-    ) -> None:
+    def _buy_or_stop(self, round: TrainedRound) -> None:
         """Buy after the last round in the history, unless it was the last or all is bought."""
-        if not data.pool.in_unlabelled_N.any():
+        if not round.data.pool.in_unlabelled_N.any():
             rank_zero_info("All images are labelled: the run ends here.")
-            each.trainer.should_stop = True
+            round.each.trainer.should_stop = True
         elif len(self.history) <= self.rounds:
-            self._acquire(each, pl_module, data, self.history[-1])
+            self._acquire(round, self.history[-1])
 
-    def _acquire(
-        self,
-        each: Processes,
-        pl_module: LightningModule,
-        data: PoolDataModule,
-        row: dict[str, float],
-    ) -> None:
+    def _acquire(self, round: TrainedRound, row: dict[str, float]) -> None:
         """End a round: score U and L, buy the top K of U, complement the uncertain of L."""
-        pool, policy, round = data.pool, self.complement, int(row["round"])
+        pool = round.data.pool
         if self.pending is None:
-            self.pending = self._choose(each, pl_module, data, row)
-            self._pin(each.trainer, data)
+            self.pending = self._choose(round, row)
+            self._pin(round)
         purchase = self.pending
-        began = time.perf_counter()
-        answers = each.once(lambda: data.ask(question_of(data, purchase, round + 1)))
+        with timed(row, "seconds/select"):
+            answers = ask(round, purchase)
         is_told, _ = told(purchase.indices, answers)
-        row["seconds/select"] += time.perf_counter() - began
-
-        # Parents come from L as it was before this purchase, or from the purchase itself.
-        began = time.perf_counter()
-        autoencoder = self._autoencoder(pl_module)
-        generator = make_generator(data.seed, round, Purpose.COMPLEMENT)
-        with refused("--acquisition.complement"):
-            parents = policy.parents(purchase.of(is_told), pool)
-            images = data.train.images[parents]
-            complements = scoring.complements_of(each, policy, autoencoder, images, generator)
-        take(pool, purchase, answers, round + 1)
-        scores = purchase.scores_N[parents]
-        pool.extend(complements, parents, round + 1, scores, purchase.threshold)
-        check_agreement(each, pool)
-        row |= {
-            "acquired": int(is_told.sum()),
-            "complemented": len(parents),
-            "seconds/complement": time.perf_counter() - began,
-        }
+        with timed(row, "seconds/complement"):
+            # Parents come from L as it was before this purchase, or from the purchase itself.
+            parents, complements = complement(round, self.complement, purchase.of(is_told))
+            take(pool, purchase, answers, round.number + 1)
+            scores, threshold = purchase.scores_N[parents], purchase.threshold
+            pool.extend(complements, parents, round.number + 1, scores, threshold)
+            check_agreement(round.each, pool)
+        row |= {"acquired": int(is_told.sum()), "complemented": len(parents)}
         self.pending = None
-        log_purchase(each.trainer, data.pictures, purchase, parents, complements, row)
+        pictures = round.data.pictures
+        log_purchase(round.each.trainer, pictures, purchase, parents, complements, row)
 
-    def _choose(
-        self,
-        each: Processes,
-        pl_module: LightningModule,
-        data: PoolDataModule,
-        row: dict[str, float],
-    ) -> Purchase:
+    def _choose(self, round: TrainedRound, row: dict[str, float]) -> Purchase:
         """Score all of W under the same draws, and choose what to buy of U.
 
         Scored by BALD, so that U and L can be compared, and by what is ranked for the purchase,
         which may be another function.
         """
-        pool, round = data.pool, int(row["round"])
-        network: Any = pl_module.network
-        began = time.perf_counter()
-        draws = self._draws(pl_module, data.seed, round)
-        with refused("--acquisition.function"):
+        each, data, pool = round.each, round.data, round.data.pool
+        with timed(row, "seconds/score"), refused("--acquisition.function"):
             scores_N, priorities_N = scoring.score(
-                each, draws, data.train.images, self.function, network
+                each, round.draws, data.train.images, self.function, round.network
             )
-        check_scores(scores_N, priorities_N, round, self._ranks_by_disagreement())
-        scored = time.perf_counter()
-        # A question that is open already is asked again, whatever the scores are this time.
-        chosen: Any = each.once(lambda: data.open_question(round + 1))
-        if chosen is None:
-            generator = make_generator(data.seed, round, Purpose.ACQUISITION)
-            autoencoder = self._autoencoder(pl_module)
-            among = candidates(
-                each, data, priorities_N, self.query_size, generator, autoencoder, network, draws
+            ranked = trial.ranks_by_disagreement(self.function, self.selection)
+            check_scores(scores_N, priorities_N, round.number, ranked)
+        with timed(row, "seconds/select"):
+            # A question that is open already is asked again, whatever the scores are this time.
+            chosen: Any = each.once(lambda: data.open_question(round.number + 1))
+            if chosen is None:
+                among = round.candidates(priorities_N, self.query_size, Purpose.ACQUISITION)
+                chosen = select("--acquisition.selection", self.selection, among, pool)
+            purchase = purchase_of(round, chosen, scores_N, self.complement.threshold)
+            row |= scoring.score_columns(
+                scores_N, pool.in_unlabelled_N, pool.acquired_in >= 0, purchase.threshold
             )
-            chosen = select("--acquisition.selection", self.selection, among, pool)
-        purchase = purchase_of(each, data, chosen, scores_N, self.complement.threshold, draws)
-        row |= scoring.score_columns(
-            scores_N, pool.in_unlabelled_N, pool.acquired_in >= 0, purchase.threshold
-        )
-        alike = scoring.redundancy(each, network, purchase.images)
-        if alike is not None:
-            row["acquired/redundancy"] = alike
-        row["seconds/score"] = scored - began
-        row["seconds/select"] = time.perf_counter() - scored
+            alike = scoring.redundancy(each, round.network, purchase.images)
+            row |= {} if alike is None else {"acquired/redundancy": alike}
         return purchase
 
-    def _pin(self, trainer: Trainer, data: PoolDataModule) -> None:
+    def _pin(self, round: TrainedRound) -> None:
         """Keep what is to be asked, and the network that chose it, before somebody is asked.
 
         The data set's own labels cost nothing and are the same again; a person's are not.
         """
+        trainer = round.each.trainer
         progress: Any = trainer.fit_loop.epoch_progress.current
         trained = progress.processed == len(self.history)  # else Lightning still restores its own
         keeps = bool(trainer.checkpoint_callbacks) and not dry_run(trainer)
-        if data.oracle is not None and trained and keeps:
+        if round.data.oracle is not None and trained and keeps:
             trainer.save_checkpoint(RunFolder.of(trainer).last)
 
     def _leave_records(self, trainer: Trainer) -> None:

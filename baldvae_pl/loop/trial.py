@@ -8,8 +8,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
-from baldvae_pl.acquisition import AcquisitionFunction, NetworkScore
-from baldvae_pl.complement import Autoencoder, Complement
+from baldvae_pl.acquisition import NEED_DISAGREEMENT, AcquisitionFunction, NetworkScore
+from baldvae_pl.complement import Autoencoder, Complement, Duplicate, Uncertain
 from baldvae_pl.data.batches import to_floats
 from baldvae_pl.data.module import PoolDataModule
 from baldvae_pl.errors import SettingError, refused
@@ -21,6 +21,7 @@ from baldvae_pl.posterior import (
     eval_mode,
     has_trunk_and_head,
 )
+from baldvae_pl.selection import Selection, SelectionFunction
 
 WHOLE_ROUNDS = {
     "check_val_every_n_epoch": 1,
@@ -84,6 +85,26 @@ def check_module(pl_module: LightningModule, warm_start: bool) -> None:
         raise SettingError(f"{name} lacks {' and '.join(missing)}, see ActiveLearning.")
     if not is_overridden("validation_step", pl_module):
         raise SettingError(f"{name} lacks validation_step, by which a round is tested.")
+
+
+def ranks_by_disagreement(
+    function: AcquisitionFunction | NetworkScore, selection: Selection | SelectionFunction
+) -> bool:
+    """Whether what is bought is worth nothing if all posterior draws agree."""
+    return getattr(selection, "ranks", True) and function in NEED_DISAGREEMENT
+
+
+def needs_disagreement(
+    function: AcquisitionFunction | NetworkScore,
+    selection: Selection | SelectionFunction,
+    policy: Complement,
+) -> str | None:
+    """Return which choice is worth nothing if all posterior draws agree, if one is."""
+    if ranks_by_disagreement(function, selection):
+        return f"--acquisition.function {getattr(function, '__name__', '')}"
+    if isinstance(policy, Uncertain | Duplicate):
+        return f"--acquisition.complement {type(policy).__name__}"
+    return None
 
 
 def check_network(
@@ -182,8 +203,15 @@ def check_function(
     )
 
 
-def check_autoencoder(policy: Complement, autoencoder: Autoencoder, images: Tensor) -> None:
-    """Raise a SettingError if complements of these images cannot be made."""
+def check_autoencoder(
+    policy: Complement, autoencoder: Autoencoder | None, needed: bool, data: PoolDataModule
+) -> None:
+    """Raise a SettingError if there is no autoencoder where one is needed, or it cannot be used."""
+    if needed and autoencoder is None:
+        raise SettingError("ActiveLearning: this complement policy needs the argument vae.")
+    if not policy.needs_vae or autoencoder is None:
+        return
+    images = data.train.images[:2]
     try:
         complements = generate(policy, autoencoder, images, torch.Generator())
     except Exception as error:
