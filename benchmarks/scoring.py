@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from baldvae_pl.acquisition import bald
-from baldvae_pl.data.batches import to_unit_interval
+from baldvae_pl.data.batches import to_floats
 from baldvae_pl.networks import MNISTNet
-from baldvae_pl.posterior import MCDropout
+from baldvae_pl.posterior import DropoutDraws
 
 Way = tuple[Callable[[Tensor], Any], int]  # how, and how many images it is timed on
 
@@ -40,7 +40,7 @@ def redux_head(head: nn.Sequential) -> BayesianModule:
 def scoring(images: Tensor, make: Callable[[], nn.Module], few: int, repeats: int) -> pd.DataFrame:
     """Time of scoring by BALD, as a multiple of one deterministic pass at its best batch size."""
     net = make().to(memory_format=torch.channels_last).eval()
-    dataset = TensorDataset(to_unit_interval(images[:few]), torch.zeros(few))
+    dataset = TensorDataset(to_floats(images[:few]), torch.zeros(few))
     baal_net = baal_dropout(make().to(memory_format=torch.channels_last), inplace=True)
     cached_net = cache_layers(baal_dropout(make(), inplace=True), inplace=True)
     args = TrainingArgs(batch_size=32, use_cuda=False, workers=0)
@@ -49,17 +49,17 @@ def scoring(images: Tensor, make: Callable[[], nn.Module], few: int, repeats: in
     @torch.no_grad()
     def one_pass(size: int, images: Tensor) -> None:
         for part in images.split(size):
-            net(to_unit_interval(part)).softmax(-1)
+            net(to_floats(part)).softmax(-1)
 
     def ours(draws: int, nested: int, images: Tensor) -> None:
-        posterior = MCDropout(net, draws, torch.Generator().manual_seed(0), nested)
+        posterior = DropoutDraws(net, draws, torch.Generator().manual_seed(0), nested)
         for part in images.split(4096):
-            bald(posterior(to_unit_interval(part)))
+            bald(posterior(to_floats(part)))
 
     @torch.no_grad()
     def plain(draws: int, images: Tensor) -> None:
         for part in images.split(64):
-            x = to_unit_interval(part)
+            x = to_floats(part)
             net.head.train()
             bald(torch.stack([net(x).float().log_softmax(-1) for _ in range(draws)], 1))
             net.head.eval()
@@ -67,7 +67,7 @@ def scoring(images: Tensor, make: Callable[[], nn.Module], few: int, repeats: in
     @torch.no_grad()
     def by_redux(draws: int, images: Tensor) -> None:
         for part in images.split(64):
-            bald(redux(net.trunk(to_unit_interval(part)), draws).float())
+            bald(redux(net.trunk(to_floats(part)), draws).float())
 
     def by_baal(model: nn.Module, draws: int, replicate: bool, _: Tensor) -> None:
         args.replicate_in_memory = replicate
@@ -106,17 +106,17 @@ def limit(images: Tensor) -> pd.DataFrame:
     rows = []
     net = MNISTNet().to(memory_format=torch.channels_last)
     for dtype in (torch.float32, torch.bfloat16):
-        posterior = MCDropout(net, 20, torch.Generator().manual_seed(0), nested=1)
+        posterior = DropoutDraws(net, 20, torch.Generator().manual_seed(0), nested=1)
         square = torch.rand(4096, 4096).to(dtype)
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-            posterior(to_unit_interval(images))  # draws the masks
+            posterior(to_floats(images))  # draws the masks
             with torch.no_grad():
-                features = torch.cat([net.trunk(x) for x in to_unit_interval(images).split(128)])
+                features = torch.cat([net.trunk(x) for x in to_floats(images).split(128)])
             units = sum(mask.count_nonzero() for mask in posterior.masks[net.head[3], 0]).item()
             folded = torch.rand(units // 2, features.shape[1]).to(dtype)
             times = seconds({
-                "all": lambda: bald(posterior(to_unit_interval(images))),  # noqa: B023
-                "trunk": lambda: posterior.features(to_unit_interval(images)),  # noqa: B023
+                "all": lambda: bald(posterior(to_floats(images))),  # noqa: B023
+                "trunk": lambda: posterior.features(to_floats(images)),  # noqa: B023
                 "product": lambda: [F.linear(features, folded) for _ in range(2)],  # noqa: B023
                 "square": lambda: square @ square,  # noqa: B023
             }, 5)  # fmt: skip

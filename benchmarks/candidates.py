@@ -1,4 +1,4 @@
-"""Whether BatchBALD's candidates suffice: python docs/candidates.py DATA LABELS SEED.
+"""Whether BatchBALD's candidates suffice: python benchmarks/candidates.py DATA LABELS SEED.
 
 It chooses among the 4,096 highest BALD scores; here once more among all 60,000 images of MNIST.
 """
@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from baldvae_pl import MNIST
 from baldvae_pl.acquisition import bald
-from baldvae_pl.data.sources import MNIST
 from baldvae_pl.networks import LeNet
-from baldvae_pl.posterior import MCDropout
+from baldvae_pl.posterior import DropoutDraws
 from baldvae_pl.selection import MOST_CANDIDATES, greedy_batch
 
 labels, seed = int(sys.argv[2]), int(sys.argv[3])
-train = MNIST(Path(sys.argv[1])).train
+train = MNIST()(Path(sys.argv[1])).train
 images, classes = train.images.float() / 255, train.labels
 chance = torch.Generator().manual_seed(seed)
 labelled = torch.randperm(len(images), generator=chance)[:labels]
@@ -29,7 +29,7 @@ for _ in range(300):
     adam.zero_grad()
     loss.backward()
     adam.step()
-draws = MCDropout(network, 100, torch.Generator().manual_seed(seed), nested=10)
+draws = DropoutDraws(network, 100, torch.Generator().manual_seed(seed), nested=10)
 with torch.autocast("cpu", torch.bfloat16):
     log_probs_N_T_C = torch.cat([draws(part) for part in images.split(2000)])  # noqa: N816
 log_probs_N_T_C[labelled] = -torch.tensor(10.0).log()  # tells nothing, so that it is not chosen

@@ -18,12 +18,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
+from baldvae_pl import (
+    ActiveLearning,
+    Classifier,
+    Images,
+    MCDropout,
+    NoComplements,
+    PoolDataModule,
+    Source,
+)
 from baldvae_pl.acquisition import bald
-from baldvae_pl.data.batches import to_unit_interval
-from baldvae_pl.data.module import PoolDataModule
-from baldvae_pl.data.sources import Images, Source
-from baldvae_pl.loop.rounds import ActiveLearning
-from baldvae_pl.modules.classifier import Classifier
+from baldvae_pl.data.batches import to_floats
 from baldvae_pl.networks import MNISTNet
 
 SIZE, TEST, INITIAL, QUERY, PURCHASES, STEPS, BATCH = 6000, 1000, 100, 100, 3, 100, 64
@@ -34,7 +39,13 @@ def ours(source: Source, draws: int, nested: int) -> float:
     data = PoolDataModule(
         lambda root: source, initial_labels=INITIAL, batch_size=BATCH, steps_per_round=STEPS
     )
-    rounds = ActiveLearning(PURCHASES, QUERY, complement="none", mc_samples=draws, nested=nested)
+    rounds = ActiveLearning(
+        PURCHASES,
+        QUERY,
+        complement=NoComplements(),
+        posterior=MCDropout(nested),
+        mc_samples=draws,
+    )
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(**QUIET, default_root_dir=folder, callbacks=[rounds])
         trainer.fit(Classifier(MNISTNet), datamodule=data)
@@ -43,7 +54,7 @@ def ours(source: Source, draws: int, nested: int) -> float:
 
 def plain_loop(source: Source, draws: int) -> float:
     """The same by hand: T passes with dropout on, images that are read once into memory."""
-    images, labels = to_unit_interval(source.train.images), source.train.labels
+    images, labels = to_floats(source.train.images), source.train.labels
     order = torch.randperm(SIZE)
     labelled, unlabelled = order[:INITIAL], order[INITIAL:]
 
@@ -75,7 +86,7 @@ def plain_loop(source: Source, draws: int) -> float:
 def with_baal(source: Source, draws: int) -> float:
     """The same with Baal, at its own settings of scoring."""
     images, labels = source.train
-    pool = ActiveLearningDataset(TensorDataset(to_unit_interval(images), labels))
+    pool = ActiveLearningDataset(TensorDataset(to_floats(images), labels))
     pool.label_randomly(INITIAL)
 
     def train() -> ModelWrapper:
@@ -109,7 +120,7 @@ def with_baal(source: Source, draws: int) -> float:
 def accuracy(net: nn.Module, test: Images) -> float:
     """Share of right answers in eval mode."""
     net.eval()
-    images = to_unit_interval(test.images)
+    images = to_floats(test.images)
     right = [net(part).argmax(1) for part in images.split(256)]
     return (torch.cat(right) == test.labels).float().mean().item()
 

@@ -14,11 +14,18 @@ from timing import QUIET
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baldvae_pl.data.batches import Gather, to_unit_interval
-from baldvae_pl.data.module import PoolDataModule
-from baldvae_pl.data.sources import Images, Source
-from baldvae_pl.loop.rounds import ActiveLearning
-from baldvae_pl.modules.classifier import VAE, Classifier, train_vae
+from baldvae_pl import (
+    VAE,
+    ActiveLearning,
+    Classifier,
+    Duplicate,
+    Images,
+    NoComplements,
+    PoolDataModule,
+    Source,
+    train_vae,
+)
+from baldvae_pl.data.batches import Gather, to_floats
 from baldvae_pl.networks import DenseVAE, MNISTNet
 
 
@@ -31,6 +38,7 @@ class Cheap:
         self.generator = generator
 
     def __call__(self, images: Tensor) -> Tensor:
+        """Return random log-probabilities of two draws and two classes."""
         began = time.perf_counter()
         log_probs_N_T_C = torch.rand(len(images), 2, 2, generator=self.generator).log_softmax(-1)
         Cheap.spent += time.perf_counter() - began
@@ -54,7 +62,7 @@ def round_of_a_pool(size: int) -> float:
         data = PoolDataModule(
             lambda root: mapped(size, (1, 8, 8), folder), initial_labels=100, steps_per_round=1
         )
-        rounds = ActiveLearning(2, 100, complement="duplicate", posterior=Cheap)
+        rounds = ActiveLearning(2, 100, complement=Duplicate(), posterior=Cheap)
         ends = []
 
         end = rounds.on_train_epoch_end
@@ -118,7 +126,7 @@ def memory_of_a_run(draws: int) -> float:
         data = PoolDataModule(
             lambda root: mapped(10_000, (1, 28, 28), folder), initial_labels=10, steps_per_round=1
         )
-        rounds = ActiveLearning(1, 10, complement="none", mc_samples=draws)
+        rounds = ActiveLearning(1, 10, complement=NoComplements(), mc_samples=draws)
         trainer = Trainer(**QUIET, default_root_dir=folder, callbacks=[rounds])
         trainer.fit(Classifier(lambda: MNISTNet(2)), datamodule=data)
     return 0.0
@@ -130,7 +138,7 @@ def training(source: Source) -> pd.DataFrame:
 
     def our_round() -> float:
         data = PoolDataModule(lambda root: source, initial_labels=500, steps_per_round=steps)
-        rounds = ActiveLearning(0, 10, complement="none", mc_samples=2)
+        rounds = ActiveLearning(0, 10, complement=NoComplements(), mc_samples=2)
         with tempfile.TemporaryDirectory() as folder:
             trainer = Trainer(**QUIET, default_root_dir=folder, callbacks=[rounds])
             trainer.fit(Classifier(MNISTNet), datamodule=data)
@@ -143,7 +151,7 @@ def training(source: Source) -> pd.DataFrame:
         began = time.perf_counter()
         order = torch.cat([labelled[torch.randperm(500)] for _ in range(steps * 64 // 500 + 1)])
         for batch in order[: steps * 64].split(64):
-            loss = F.cross_entropy(net(to_unit_interval(images[batch])), labels[batch])
+            loss = F.cross_entropy(net(to_floats(images[batch])), labels[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -10,7 +10,11 @@ import pandas as pd
 
 COMMAND = [
     *(sys.executable, "-W", "ignore", "-m", "baldvae_pl", "fit", "--config=mnist.yaml"),
-    *("--acquisition.complement=none", "--acquisition.rounds=3", "--acquisition.mc_samples=20"),
+    *(
+        "--acquisition.complement=NoComplements",
+        "--acquisition.rounds=3",
+        "--acquisition.mc_samples=20",
+    ),
     *("--data.steps_per_round=1", "--trainer.enable_progress_bar=false"),
     "--trainer.enable_checkpointing=false",
 ]

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from baldvae_pl import Images
 from baldvae_pl.acquisition import bald
-from baldvae_pl.data.batches import to_unit_interval
-from baldvae_pl.data.sources import Images
-from baldvae_pl.posterior import MCDropout
+from baldvae_pl.data.batches import to_floats
+from baldvae_pl.posterior import DropoutDraws
 
 
 def trained(net: nn.Module, images: Images, steps: int) -> nn.Module:
@@ -19,7 +19,7 @@ def trained(net: nn.Module, images: Images, steps: int) -> nn.Module:
     optimizer = torch.optim.Adam(net.parameters())
     for _ in range(steps):
         batch = torch.randint(len(images.labels), (64,))
-        logits = net(to_unit_interval(images.images[batch]))
+        logits = net(to_floats(images.images[batch]))
         loss = F.cross_entropy(logits, images.labels[batch])
         optimizer.zero_grad()
         loss.backward()
@@ -33,13 +33,13 @@ def quality(
     """Agreement of the 5 % highest scores of 2,000 images with those of 1,000 independent draws."""
     order = torch.randperm(len(train.labels))
     net = trained(net, Images(*(part[order[:labels]] for part in train)), steps)
-    pool = to_unit_interval(train.images[order[labels : labels + 2000]])
+    pool = to_floats(train.images[order[labels : labels + 2000]])
     top = len(pool) // 20
     seeds = itertools.count()
 
     def scores(draws: int, nested: int) -> Tensor:
         chance = torch.Generator().manual_seed(next(seeds))
-        posterior = MCDropout(net, draws, chance, nested)
+        posterior = DropoutDraws(net, draws, chance, nested)
         return torch.cat([bald(posterior(part)) for part in pool.split(1000)])
 
     truth = scores(1000, 1)

@@ -1,6 +1,6 @@
 """How fast and how frugal it is, against the alternatives, in one process run.
 
-    python tests/benchmarks/speed.py --data folder_with_MNIST [--only scoring memory ...]
+    python benchmarks/speed.py --data folder_with_MNIST [--only scoring memory ...]
 
 needs the `test` extra. Alternatives run in turn, several times; a row is the median. What is slow
 runs on fewer images, scaled linearly (marked ~). Tables are printed and written as CSV.
@@ -20,7 +20,7 @@ from processes import processes
 from scoring import limit, scoring
 from whole_rounds import memory, pools, training
 
-from baldvae_pl.data.sources import MNIST, ImageFolder
+from baldvae_pl import MNIST, ImageFolder
 from baldvae_pl.networks import CIFAR10Net, MNISTNet, ResNet18
 
 
@@ -34,14 +34,14 @@ def main() -> None:
     chosen = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.disable(logging.INFO)
-    source = MNIST(chosen.data)
+    source = MNIST()(chosen.data)
     digits = source.train.images[:4096]
     colour = torch.randint(0, 256, (1000, 3, 32, 32), dtype=torch.uint8)
 
     def draws() -> pd.DataFrame:
         parts = [quality("MNIST", MNISTNet(), source.train, n, 300) for n in (100, 300, 1000)]
         if chosen.cifar10 is not None:
-            photos = ImageFolder(chosen.cifar10).train
+            photos = ImageFolder()(chosen.cifar10).train
             steps = {1000: 500, 6000: 1400}
             parts += [quality("CIFAR-10", CIFAR10Net(), photos, n, s) for n, s in steps.items()]
         return pd.concat(parts)

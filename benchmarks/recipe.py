@@ -1,7 +1,7 @@
-"""What limits accuracy with few labels: python docs/recipe.py DATA. Writes docs/results/recipe.csv.
+"""What limits accuracy with few labels: python benchmarks/recipe.py DATA.
 
 Networks, steps and batch sizes on random labels of MNIST's training images, measured on 4,000 other
-training images, so that nothing is chosen by test images.
+training images, so nothing is chosen by test images. Writes docs/results/recipe.csv.
 """
 
 import sys
@@ -59,5 +59,5 @@ for labels, (build, steps, batch) in product((64, 200), RECIPES):
     print(*rows[-1], flush=True)
 columns = ["labels", "network", "steps", "batch", "seeds", "accuracy", "standard deviation"]
 pd.DataFrame(rows, columns=columns).to_csv(
-    Path(__file__).parent / "results" / "recipe.csv", index=False
+    Path(__file__).parent.parent / "docs" / "results" / "recipe.csv", index=False
 )
