@@ -10,13 +10,9 @@ import pandas as pd
 
 COMMAND = [
     *(sys.executable, "-W", "ignore", "-m", "baldvae_pl", "fit", "--config=mnist.yaml"),
-    *(
-        "--acquisition.complement=NoComplements",
-        "--acquisition.rounds=3",
-        "--acquisition.mc_samples=20",
-    ),
-    *("--data.steps_per_round=1", "--trainer.enable_progress_bar=false"),
-    "--trainer.enable_checkpointing=false",
+    *("--acquisition.complement=NoComplements", "--acquisition.rounds=3"),
+    *("--acquisition.mc_samples=20", "--data.steps_per_round=1"),
+    *("--trainer.enable_progress_bar=false", "--trainer.enable_checkpointing=false"),
 ]
 TOGETHER = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
 

@@ -1,19 +1,63 @@
-"""What the README shows works as it stands."""
+"""What README.md and docs/ show works as it stands."""
 
+import argparse
+import inspect
+import os
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import baldvae, rounds_of
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+import baldvae_pl
+from baldvae_pl.cli.app import BaldVAECLI, make_cli, plan
+from baldvae_pl.cli.configs import find_config, find_yaml
+from baldvae_pl.cli.parser import MOVED_OPTIONS, plugins
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RESULTS = ROOT / "docs" / "results" / "README.md"
+EVERY_TEXT = [*DOCUMENTS, RESULTS, ROOT / "lightning_logs" / "README.md", ROOT / "CHANGELOG.md"]
+
+OF_OTHERS = {
+    *("configs", "methods", "seeds", "jobs", "only", "folder", "baseline"),  # baldvae compare
+    *("out", "labels", "accuracies"),  # baldvae report
+    *("data", "cifar10"),  # benchmarks/speed.py
+    *("logdir", "index-url", "check", "help"),  # tensorboard, pip, ruff
+}
+"""Options of commands with parsers of their own."""
 
 
-def blocks() -> dict[str, str]:
-    found = re.findall(r"<!-- tested: (\S+) -->\n```\w+\n(.*?)```", README, re.DOTALL)
-    return dict(found)
+def blocks(*documents: Path) -> dict[str, str]:
+    """Each block of code below a `<!-- tested: NAME -->`, by that name."""
+    found: dict[str, str] = {}
+    marked = r"<!-- tested: (\S+) -->\n```\w+\n(.*?)```"
+    for document in documents or DOCUMENTS:
+        for name, block in re.findall(marked, document.read_text(encoding="utf-8"), re.DOTALL):
+            assert name not in found, f"two blocks are named {name}"
+            found[name] = block
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in blocks() if name.endswith(".sh")])
+def test_marked_commands_run_beside_the_marked_files(name: str, tmp_path: Path) -> None:
+    (document,) = [document for document in DOCUMENTS if name in blocks(document)]
+    for file, block in blocks(document).items():
+        (tmp_path / file).write_text(block, encoding="utf-8")
+    script = 'baldvae() { "$PYTHON" -m baldvae_pl "$@"; }\npython() { "$PYTHON" "$@"; }\n'
+    done = subprocess.run(
+        ["bash", "-eu", "-c", script + blocks(document)[name]],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_plain_python_example_runs(tmp_path: Path) -> None:
@@ -40,6 +84,115 @@ def test_the_five_own_things_run(tmp_path: Path) -> None:
     assert not (run / "checkpoints" / "vae.ckpt").exists()
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", README))))
-def test_links_lead_somewhere(path: str) -> None:
-    assert (Path(__file__).parent.parent / path).exists()
+def not_run(document: Path) -> str:
+    """The text of a document without what is run above, on whole lines."""
+    text = document.read_text(encoding="utf-8").replace("\\\n", " ")
+    return re.sub(r"<!-- tested: .*?```\w+\n.*?```", "", text, flags=re.DOTALL)
+
+
+def links() -> Iterator[tuple[Path, str]]:
+    for document in EVERY_TEXT:
+        found = re.findall(r"\]\((?!https?:)([^)]+)\)", document.read_text(encoding="utf-8"))
+        yield from ((document, target) for target in sorted(set(found)))
+
+
+def anchors(document: Path) -> set[str]:
+    """Of its headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    ("document", "target"),
+    [pytest.param(*link, id=f"{link[0].relative_to(ROOT)}: {link[1]}") for link in links()],
+)
+def test_links_lead_somewhere(document: Path, target: str) -> None:
+    path, _, anchor = target.partition("#")
+    there = document.parent / path if path else document
+    assert there.exists()
+    assert not anchor or anchor in anchors(there)
+
+
+class ParsersError(Exception):
+    """Carries the parsers out of the command line before it parses anything."""
+
+
+class Parsers(BaldVAECLI):
+    def parse_arguments(self, parser: object, args: object) -> None:
+        raise ParsersError(self._subcommand_parsers)
+
+
+@pytest.fixture(scope="module")
+def options() -> set[str]:
+    """All that the parser knows, and the options of the shipped plug-ins."""
+    with pytest.raises(ParsersError) as caught:
+        make_cli(Parsers, ["fit"])
+    known = {
+        option.removeprefix("--")
+        for parser in caught.value.args[0].values()
+        for option in parser._option_string_actions
+    }
+    for setting, names in plugins().items():
+        for made in (getattr(baldvae_pl, name, None) for name in names):
+            if made is not None:  # a test's own class may be among them
+                known |= {f"{setting}.{option}" for option in inspect.signature(made).parameters}
+    return known
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, RESULTS], ids=lambda d: str(d.relative_to(ROOT)))
+def test_every_option_in_commands_and_in_the_text_exists(document: Path, options: set[str]) -> None:
+    code = re.findall(r"```sh\n.*?```|`[^`\n]+`", not_run(document), re.DOTALL)
+    named = {option for part in code for option in re.findall(r"(?<!\S)`?--([a-z][\w.-]*)", part)}
+    assert named - options - OF_OTHERS == set()
+
+
+def test_options_that_moved_are_where_they_are_said_to_be(options: set[str]) -> None:
+    assert {*MOVED_OPTIONS.values()} <= options
+    assert not {*MOVED_OPTIONS} & options
+
+
+def commands() -> Iterator[tuple[Path, str]]:
+    """Of `sh` blocks and tables, but for those that are run above; each on one line."""
+    for document in [*DOCUMENTS, RESULTS]:
+        text = not_run(document)
+        lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+                 for line in block.splitlines()]  # fmt: skip
+        for command in [*lines, *re.findall(r"^\|.*?`(baldvae [^`\n]+)`", text, re.MULTILINE)]:
+            if re.match(r"baldvae (fit|test|validate|predict|compare) ", command):
+                yield document, command.partition(" #")[0].strip()
+
+
+def settings_of(command: str) -> Iterator[list[str]]:
+    """The arguments of each `baldvae fit` or the like that a command makes."""
+    _, subcommand, *words = shlex.split(command)
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--ckpt_path")  # there is no run to go on with
+    parser.add_argument("--config", action="append", default=[])
+    parser.add_argument("--configs", nargs="+", default=[])
+    parser.add_argument("--methods", nargs="+", default=["bald_vae"])
+    parser.add_argument("--seeds", nargs="+")
+    parser.add_argument("--jobs")
+    known, rest = parser.parse_known_args(words)
+    if subcommand == "compare":
+        for config in known.configs:
+            for method in known.methods:
+                names = [*config.split("+"), method]
+                yield ["fit", *(f"--config={find_yaml(name)}" for name in names), *rest]
+    else:
+        # A user's own configuration is like the template.
+        shipped = [
+            name if Path(find_config(name)).is_file() else "image_folder.yaml"
+            for name in known.config
+        ]
+        yield [subcommand, *(f"--config={name}" for name in shipped), *rest]
+
+
+@pytest.mark.filterwarnings("ignore:LightningCLI's args parameter")  # pytest's own are in argv
+@pytest.mark.parametrize(
+    ("document", "command"),
+    [pytest.param(*c, id=f"{c[0].relative_to(ROOT)} {n}") for n, c in enumerate(commands())],
+)
+def test_commands_parse(document: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(RESULTS.parent / "regimes")
+    for arguments in settings_of(command):
+        assert plan(arguments).settings
