@@ -1,4 +1,4 @@
-"""What limits accuracy with few labels: python benchmarks/recipe.py DATA.
+"""The limits of accuracy with few labels: python benchmarks/recipe.py DATA.
 
 Networks, steps and batch sizes on random labels of MNIST's training images, measured on 4,000 other
 training images, so nothing is chosen by test images. Writes docs/results/recipe.csv.

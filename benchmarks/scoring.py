@@ -1,4 +1,4 @@
-"""Time of scoring by BALD against the alternatives, and what limits it."""
+"""Time of scoring by BALD against the alternatives, and its bottleneck."""
 
 from collections.abc import Callable
 from typing import Any

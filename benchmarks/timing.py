@@ -1,4 +1,4 @@
-"""What all benchmarks time with."""
+"""Settings and the stopwatch that all benchmarks share."""
 
 import statistics
 import time

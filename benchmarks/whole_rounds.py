@@ -107,7 +107,7 @@ def memory() -> pd.DataFrame:
 
 
 def in_process(call: str) -> tuple[float, int]:
-    """Return what a function here returns, and the peak memory, in a process of its own."""
+    """Return a result of a function of this file, and the peak memory of a process of its own."""
     # Not getrusage: a process inherits the peak of the one that started it.
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import whole_rounds; "

@@ -1,4 +1,4 @@
-"""What README.md and docs/ show works as it stands."""
+"""Examples, commands, options and links of README.md and docs/ work as they stand."""
 
 import argparse
 import inspect
