@@ -1,7 +1,10 @@
 """The commands of Lightning's Trainer, with our sections: the one place where everything meets."""
 
 import copy
+import inspect
 import logging
+import re
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,6 +82,7 @@ def plan(args: list[str]) -> Plan:
 
 def make_cli(cli: "type[BaldVAECLI]", args: list[str] | None) -> "BaldVAECLI":
     """Parse the command line and run its command."""
+    Parser.arguments = sys.argv[1:] if args is None else args
     return cli(
         Classifier,
         PoolDataModule,
@@ -136,6 +140,13 @@ class BaldVAECLI(LightningCLI):
             default=False,
             help="Resume even if settings, images or the version differ from when the run started.",
         )
+        # The same defaults as in Python, in the form whose options can be set one by one.
+        parser.set_defaults(
+            {
+                option: {"class_path": f"{type(plugin).__module__}.{type(plugin).__name__}"}
+                for option, plugin in default_plugins().items()
+            }
+        )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.link_arguments("vae.network", "acquisition.vae", apply_on="instantiate")
 
@@ -183,8 +194,17 @@ class BaldVAECLI(LightningCLI):
 
     @override
     def instantiate_classes(self) -> None:
-        with refused("--trainer", but=MisconfigurationException):
+        try:
             super().instantiate_classes()
+        except (SettingError, MisconfigurationException):
+            raise
+        except Exception as error:
+            # jsonargparse puts a plug-in's own sentence into a longer one.
+            text = " ".join(str(error).split())
+            if own := re.search(r"- (--[\w.]+: .+?\.)(?: - | Given value)", text):
+                raise SettingError(own[1]) from error
+            with refused("--trainer"):
+                raise
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -310,6 +330,17 @@ class _Planner(BaldVAECLI):
     def before_instantiate_classes(self) -> None:
         super().before_instantiate_classes()
         raise _Planned(Plan(self.settings, self.changed, self.config[self.subcommand]))
+
+
+def default_plugins() -> dict[str, Any]:
+    """Return the default of each option that takes a plug-in."""
+    sections = {"acquisition": ActiveLearning, "data": PoolDataModule, "model": Classifier}
+    return {
+        f"{section}.{name}": parameter.default
+        for section, made in sections.items()
+        for name, parameter in inspect.signature(made).parameters.items()
+        if type(parameter.default).__module__.startswith("baldvae_pl.")
+    }
 
 
 def identify(config: Any) -> Identity:

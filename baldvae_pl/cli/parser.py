@@ -3,9 +3,10 @@
 import inspect
 import pkgutil
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import yaml
 from jsonargparse import ActionConfigFile
@@ -48,6 +49,9 @@ SECTIONS = ("model", "data", "acquisition", "vae", "trainer", "predictions")
 class Parser(LightningArgumentParser):
     """Says what is wrong in one sentence, without the list of all options before it."""
 
+    arguments: ClassVar[list[str]] = []
+    """The command line, to find in it what an inner parser complains of."""
+
     @override
     def error(self, message: str, _: Exception | None = None) -> NoReturn:
         """End with exit code 2."""
@@ -57,13 +61,14 @@ class Parser(LightningArgumentParser):
         similar = get_close_matches(f"--{unknown[1]}", options, 1) if unknown else []
         if unknown and unknown[1] in MOVED_OPTIONS:
             text, hint = moved(unknown[1]), ""
-        elif explained := explain_plugin(text):
+        elif explained := explain_plugin(text, self.arguments):
             text, hint = explained, ""
         elif similar:
             hint = f" Did you mean {similar[0]}?"
         else:
             hint = f" See {self.prog.replace(' [options]', '')} --help."
-        self.exit(2, f"baldvae: error: {text.rstrip('.')}.{hint}\n")
+        end = "" if text.endswith("?") else "."
+        self.exit(2, f"baldvae: error: {text.rstrip('.')}{end}{hint}\n")
 
 
 def moved(option: str) -> str:
@@ -97,21 +102,28 @@ def class_names(base: type) -> list[str]:
     return sorted(name for name in {*below, *own} if not name.startswith("LazyInstance"))
 
 
-def explain_plugin(text: str) -> str | None:
-    """Turn what jsonargparse says of a plug-in into a sentence that lists what there is."""
-    found = re.search(r"--(?:\w+\.)?((?:acquisition|data|model)\.\w+)\b", text)
+def explain_plugin(text: str, arguments: Sequence[str]) -> str | None:
+    """Turn what jsonargparse says of a plug-in into a sentence that lists what there is.
+
+    Args:
+        text: Its message.
+        arguments: The command line, since the message may name neither option nor class.
+    """
+    wrong = re.search(r"Option '([\w.]+)' is not accepted", text)
+    found = re.search(r"--(?:\w+\.)?((?:acquisition|data|model|vae)\.\w+)\b", text)
+    if wrong and not found:
+        said = (re.match(rf"--([\w.]+)\.{wrong[1]}\b", argument) for argument in arguments)
+        found = next((match for match in said if match), None)
     names = plugins().get(found[1]) if found else None
     if found is None or names is None:
         return None
     setting = f"--{found[1]}"
-    wrong = re.search(r"Option '([\w.]+)' is not accepted", text)
-    class_path = re.search(r"class_path '([\w.]+)'", text)
-    if wrong and class_path:
-        parameters = inspect.signature(pkgutil.resolve_name(class_path[1])).parameters
-        there = ", ".join(parameters) or "none"
-        name = class_path[1].rpartition(".")[2]
-        return f"{setting}: {name} has no option {wrong[1]!r}; its options are: {there}"
-    value = re.search(r"Expected a dot import path string: (\S+)", text)
+    if wrong:
+        class_path = re.search(r"class_path '([\w.]+)'", text)
+        chosen = [a.split("=")[1] for a in arguments if a.startswith(f"{setting}=")]
+        name = class_path[1] if class_path else (chosen or [""])[-1]
+        return f"{setting}: {has_no_option(name, wrong[1])}"
+    value = re.search(r"(?:dot import path string:|Import path|Given value:) ([\w.]*\w)", text)
     if value is None:
         return None
     plain = value[1].replace("_", "").lower()
@@ -119,7 +131,21 @@ def explain_plugin(text: str) -> str | None:
     if plain in same and same[plain] in names:
         return f"{setting}: {value[1]!r} is unknown. Did you mean {same[plain]}?"
     choices = f"Choose one of {', '.join(names)}, or give" if names else "Give"
-    return f"{setting}: {value[1]!r} is unknown. {choices} an import path such as my_file.my_object"
+    return (
+        f"{setting}: {value[1]!r} is not what it takes. {choices} an import path such as "
+        "my_file.my_object"
+    )
+
+
+def has_no_option(name: str, option: str) -> str:
+    """Say which options a class has; it may be named by a short name or an import path."""
+    short = name.rpartition(".")[2]
+    try:
+        made = pkgutil.resolve_name(name if "." in name else f"baldvae_pl.{name}")
+        there = ", ".join(inspect.signature(made).parameters) or "none"
+    except (ImportError, AttributeError, ValueError):
+        return f"it has no option {option!r}"
+    return f"{short} has no option {option!r}; its options are: {there}"
 
 
 class ShippedConfigFile(ActionConfigFile):

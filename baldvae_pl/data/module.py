@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jsonargparse import lazy_instance
 from jsonargparse.typing import NonNegativeFloat, PositiveInt
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
@@ -68,7 +67,7 @@ class PoolDataModule(LightningDataModule):
 
     def __init__(
         self,
-        source: DataSource | Callable[[Path], Source] = lazy_instance(Digits),
+        source: DataSource | Callable[[Path], Source] = Digits(),
         root: str = "data",
         initial_labels: PositiveInt | Literal["all"] = 20,
         batch_size: PositiveInt = 64,

@@ -19,7 +19,16 @@ from baldvae_pl.data.images import Images, Source
 from baldvae_pl.data.variants import random_subset, repeat_with_noise
 from baldvae_pl.errors import SettingError
 
-__all__ = ["CIFAR10", "MNIST", "DataSource", "Digits", "FashionMNIST", "ImageFolder", "Images", "Source"]
+__all__ = [
+    "CIFAR10",
+    "MNIST",
+    "DataSource",
+    "Digits",
+    "FashionMNIST",
+    "ImageFolder",
+    "Images",
+    "Source",
+]
 
 
 class DataSource(ABC):

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jsonargparse import lazy_instance
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
@@ -81,12 +80,10 @@ class ActiveLearning(Callback):
         rounds: NonNegativeInt = 20,
         query_size: PositiveInt = 20,
         function: NetworkScore | Callable[[Tensor], Tensor] | str = "bald",
-        selection: Selection | Callable[[Candidates], Tensor | Synthesised] = lazy_instance(TopK),
-        initial_selection: Selection | Callable[[Candidates], Tensor] = lazy_instance(RandomSubset),
-        complement: Complement = lazy_instance(Uncertain),
-        posterior: Posterior | Callable[[nn.Module, int, torch.Generator], Draws] = lazy_instance(
-            MCDropout
-        ),
+        selection: Selection | Callable[[Candidates], Tensor | Synthesised] = TopK(),
+        initial_selection: Selection | Callable[[Candidates], Tensor] = RandomSubset(),
+        complement: Complement = Uncertain(),
+        posterior: Posterior | Callable[[nn.Module, int, torch.Generator], Draws] = MCDropout(),
         mc_samples: PositiveInt = 100,
         warm_start: bool = False,
         vae: nn.Module | None = None,

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jsonargparse import lazy_instance
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
@@ -45,7 +44,7 @@ class Classifier(LightningModule):
         self,
         network: Callable[[], nn.Module] = DigitsNet,
         optimizer: OptimizerCallable = torch.optim.Adam,
-        objective: Objective | Callable[[Step], Tensor] = lazy_instance(CrossEntropy),
+        objective: Objective | Callable[[Step], Tensor] = CrossEntropy(),
         augmentation: str | Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
