@@ -346,8 +346,8 @@ def default_plugins() -> dict[str, Any]:
 def identify(config: Any) -> Identity:
     """Return which run these settings make.
 
-    The method is the one that ``--method`` names, or the last configuration if it is a shipped
-    method, or else follows from what is bought and complemented.
+    The method is the one that ``--method`` names, or the last of the configurations that is a
+    shipped method, or else follows from what is bought and complemented.
     """
     seed = int(config.seed_everything)
     paths = [Path(str(path)).absolute() for path in config.config or []]
@@ -355,13 +355,12 @@ def identify(config: Any) -> Identity:
     earlier = RunFolder(paths[0].parent).read_identity() if len(paths) == 1 else None
     if earlier is not None and config.method is None:  # a run's own config.yaml
         return Identity(earlier.configs, earlier.method, seed)
+    shipped = [name for name in names if name in method_names()]
     if config.method is not None:
         method = str(config.method)
-    elif names and names[-1] in method_names():
-        method = names[-1]
     else:
-        method = describe_method(config.acquisition)
-    return Identity(names[:-1] if names[-1:] == [method] else names, method, seed)
+        method = shipped[-1] if shipped else describe_method(config.acquisition)
+    return Identity([name for name in names if name != method], method, seed)
 
 
 def describe_method(acquisition: Any) -> str:

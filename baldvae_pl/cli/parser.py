@@ -123,16 +123,18 @@ def explain_plugin(text: str, arguments: Sequence[str]) -> str | None:
         chosen = [a.split("=")[1] for a in arguments if a.startswith(f"{setting}=")]
         name = class_path[1] if class_path else (chosen or [""])[-1]
         return f"{setting}: {has_no_option(name, wrong[1])}"
-    value = re.search(r"(?:dot import path string:|Import path|Given value:) ([\w.]*\w)", text)
+    given = re.findall(r"Given value: ([\w.]*\w)|(?:path string:|Import path) ([\w.]*\.\w+)", text)
+    value = next((first or second for first, second in given), None)
+    value = value or next(iter(re.findall(r"path string: (\w+)", text)), None)
     if value is None:
         return None
-    plain = value[1].replace("_", "").lower()
+    plain = value.replace("_", "").lower()
     same = {"none": "NoComplements"} | {name.lower(): name for name in names}
     if plain in same and same[plain] in names:
-        return f"{setting}: {value[1]!r} is unknown. Did you mean {same[plain]}?"
+        return f"{setting}: {value!r} is unknown. Did you mean {same[plain]}?"
     choices = f"Choose one of {', '.join(names)}, or give" if names else "Give"
     return (
-        f"{setting}: {value[1]!r} is not what it takes. {choices} an import path such as "
+        f"{setting}: {value!r} is not what it takes. {choices} an import path such as "
         "my_file.my_object"
     )
 
@@ -166,10 +168,10 @@ def check_sections(parser: Any, path: str) -> None:
     for section, options in settings.items() if isinstance(settings, dict) else ():
         if section in SECTIONS and not isinstance(options, dict):
             parser.error(f"{path}: {section}: {options} are no options with values")
-        for option in options:
+        for option in options if isinstance(options, dict) else ():
             if f"{section}.{option}" in MOVED_OPTIONS:
                 parser.error(f"{path}: {moved(f'{section}.{option}')}")
-        if section == "data" and "seed" in options:
+        if section == "data" and "seed" in (options or ()):
             parser.error(f"{path}: data.seed follows from seed_everything, set that instead")
 
 

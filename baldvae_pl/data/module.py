@@ -67,7 +67,7 @@ class PoolDataModule(LightningDataModule):
 
     def __init__(
         self,
-        source: DataSource | Callable[[Path], Source] = Digits(),
+        source: DataSource | Callable[[Path], Any] = Digits(),
         root: str = "data",
         initial_labels: PositiveInt | Literal["all"] = 20,
         batch_size: PositiveInt = 64,
@@ -75,7 +75,7 @@ class PoolDataModule(LightningDataModule):
         epochs_per_round: NonNegativeFloat = 0,
         eval_batch_size: PositiveInt = 128,
         scoring_batch_size: PositiveInt | None = None,
-        oracle: Oracle | Callable[[Tensor], Tensor] | None = None,
+        oracle: Oracle | Callable[[Tensor], Any] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()

@@ -42,7 +42,7 @@ from baldvae_pl.posterior import Draws, MCDropout, Posterior, PosteriorFunction,
 from baldvae_pl.runs.folder import RunFolder
 from baldvae_pl.runs.records import in_one_line, write_acquisitions, write_rounds
 from baldvae_pl.seeding import Purpose, derive_seed, make_generator
-from baldvae_pl.selection import Candidates, RandomSubset, Selection, Synthesised, TopK
+from baldvae_pl.selection import Candidates, RandomSubset, Selection, TopK
 
 
 class ActiveLearning(Callback):
@@ -79,9 +79,9 @@ class ActiveLearning(Callback):
         self,
         rounds: NonNegativeInt = 20,
         query_size: PositiveInt = 20,
-        function: NetworkScore | Callable[[Tensor], Tensor] | str = "bald",
-        selection: Selection | Callable[[Candidates], Tensor | Synthesised] = TopK(),
-        initial_selection: Selection | Callable[[Candidates], Tensor] = RandomSubset(),
+        function: NetworkScore | Callable[[Tensor], Any] | str = "bald",
+        selection: Selection | Callable[[Candidates], Any] = TopK(),
+        initial_selection: Selection | Callable[[Candidates], Any] = RandomSubset(),
         complement: Complement = Uncertain(),
         posterior: Posterior | Callable[[nn.Module, int, torch.Generator], Draws] = MCDropout(),
         mc_samples: PositiveInt = 100,

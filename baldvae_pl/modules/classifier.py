@@ -44,7 +44,7 @@ class Classifier(LightningModule):
         self,
         network: Callable[[], nn.Module] = DigitsNet,
         optimizer: OptimizerCallable = torch.optim.Adam,
-        objective: Objective | Callable[[Step], Tensor] = CrossEntropy(),
+        objective: Objective | Callable[[Step], Any] = CrossEntropy(),
         augmentation: str | Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
