@@ -1,119 +1,84 @@
-"""`baldvae compare`: methods × seeds, each an ordinary run in a folder of its own.
+"""`baldvae compare`: methods × seeds, each an ordinary run in a folder of its own."""
 
-Runs of one seed are paired: they have the same initial labels, the same fresh weights each round
-and, where images and settings of the VAE are the same, the same VAE, which the first of them
-trains. A run that is finished is not repeated, one that was stopped goes on, and one that another
-process works on is left to it, so that a comparison can be killed, started again, and shared by the
-jobs of a cluster.
-"""
-
-import argparse
 import contextlib
+import csv
 import hashlib
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
 import yaml
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from baldvae_pl.cli.app import RUNS, BaldVAECLI, make_cli
-from baldvae_pl.cli.parser import find_config
+from baldvae_pl.cli.configs import find_yaml
 from baldvae_pl.errors import SettingError
-from baldvae_pl.experiments.report import report
-from baldvae_pl.runs.resuming import check_begun, name_of
+from baldvae_pl.experiments.arguments import parse_compare
+from baldvae_pl.runs.folder import RUNS, RunFolder, experiment_part
+from baldvae_pl.runs.settings import check_begun
 
-METHODS = ("bald_vae", "bald_o", "vae_all", "random", "duplicate")
-
-OWN = {
-    "--config": "--configs",
-    "--seed_everything": "--seeds",
-    "--trainer.default_root_dir": "--folder",
-}
-"""Options of ``fit`` that follow from those of ``compare``."""
-
-OF_W = ("source", "root", "image_size", "channels", "skip_unreadable", "subset", "repeats")
-"""Options of the data that say which images a VAE learns."""
+WAITING = 75
+"""Exit code of a run whose oracle has not answered yet."""
 
 
-class Plan(BaldVAECLI):
-    """Parses the settings of a run, and makes nothing."""
-
-    def _set_seed(self) -> None:
-        """Seed nothing."""
-
-    def instantiate_classes(self) -> None:
-        """Make nothing."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Run nothing."""
-
-
-@dataclass
 class Run:
     """One method with one seed on one configuration.
 
-    Attributes:
+    Args:
         configs: Names of YAML files that overlay each other.
         method: Name of the overlay that comes last.
         seed: Of everything.
         place: The seed's folder.
         options: Of ``baldvae fit``, for all runs.
+
+    Raises:
+        SettingError: If a file is missing or the settings cannot be parsed.
     """
 
-    configs: list[str]
-    method: str
-    seed: int
-    place: Path
-    options: list[str]
+    def __init__(
+        self, configs: list[str], method: str, seed: int, place: Path, options: list[str]
+    ) -> None:
+        from baldvae_pl.cli.app import plan  # takes seconds, which --help need not wait for
 
-    def __post_init__(self) -> None:
-        self.name = "+".join(name_of(file_of(name)) for name in (*self.configs, self.method))
-        self.folder = self.place / RUNS / self.name / "version_0"
+        files = [find_yaml(name) for name in (*configs, method)]
+        self.method, self.seed, self.place = experiment_part(files[-1]), seed, place
+        self.name = "+".join(map(experiment_part, files))
+        self.folder = RunFolder(place / RUNS / self.name / "version_0")
         arguments = [
             "fit",
-            *(f"--config={file_of(name)}" for name in (*self.configs, self.method)),
-            f"--seed_everything={self.seed}",
-            f"--trainer.default_root_dir={self.place}",
-            *self.options,
+            *(f"--config={file}" for file in files),
+            f"--method={self.method}",
+            f"--seed_everything={seed}",
+            f"--trainer.default_root_dir={place}",
+            *options,
         ]
-        plan = make_cli(Plan, arguments)
-        self.settings, self.changed = plan.settings, plan.changed
-        self.rounds: int = plan.config.fit.acquisition.rounds + 1
-        chosen = yaml.safe_load(plan.settings)
-        learns = [chosen["vae"], {name: chosen["data"][name] for name in OF_W}]
-        vae = hashlib.sha256(yaml.dump(learns).encode()).hexdigest()[:12]
-        self.arguments = [*arguments, f"--vae.shared_path={self.place / 'vae' / vae}.ckpt"]
+        planned = plan(arguments)
+        self.settings, self.changed = planned.settings, planned.changed
+        self.rounds: int = planned.config.acquisition.rounds + 1
+        vae = place / "vae" / f"{digest_of_vae(yaml.safe_load(planned.settings))}.ckpt"
+        self.arguments = [*arguments, f"--vae.shared_path={vae}"]
 
     def done(self) -> int:
-        """Return how many rounds are finished: all, if every image is labelled."""
-        table = self.folder / "rounds.csv"
-        if not table.is_file():
+        """Count the rounds that are finished: all, if every image is labelled."""
+        if not self.folder.rounds.is_file():
             return 0
-        rounds = pd.read_csv(table)
-        return self.rounds if rounds["unlabelled"].iloc[-1] == 0 else min(len(rounds), self.rounds)
-
-    def is_elsewhere(self) -> bool:
-        """Whether another process works on it."""
-        try:
-            FileLock(self.folder / ".lock").acquire(timeout=0).lock.release()
-        except Timeout:
-            return True
-        return False
+        with self.folder.rounds.open(encoding="utf-8", newline="") as file:
+            rounds = list(csv.DictReader(file))
+        if rounds and rounds[-1]["unlabelled"] == "0":
+            return self.rounds
+        return min(len(rounds), self.rounds)
 
     def start(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-        """Begin it or go on with it; what it prints goes to a file."""
-        # Because the folder is there, it is this run or none: there will be no version_1.
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Begin it or go on with it; its output goes to a file."""
+        # Create version_0 now, so that no start can make a version_1.
+        self.folder.path.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "baldvae_pl", *self.arguments, "--ckpt_path=last"],
+                [sys.executable, "-P", "-m", "baldvae_pl", *self.arguments, "--ckpt_path=last"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -122,65 +87,61 @@ class Run:
 
     @property
     def log(self) -> Path:
-        """Where it prints to."""
+        """File of its output."""
         return self.place / f"{self.name}.log"
 
     def __str__(self) -> str:
         return f"{self.name}:{self.seed}"
 
 
-def file_of(name: str) -> str:
-    """Return the path of a YAML file, whose ending may be left out."""
-    for path in (find_config(name), find_config(f"{name}.yaml")):
-        if Path(path).is_file():
-            return str(Path(path).absolute())
-    raise SettingError(
-        f"{name}: there is no such YAML file here, nor among those shipped. `baldvae fit --help` "
-        "says how configurations overlay each other."
-    )
+def digest_of_vae(settings: dict[str, Any]) -> str:
+    """Name a VAE after all that decides its weights, but for the seed."""
+    source = settings["data"]["source"]
+    if isinstance(source, dict):
+        options = {**source.get("init_args", {})}
+        options.pop("cache_folder", None)
+        source = {**source, "init_args": options}
+    learns = [settings["vae"], {"source": source, "root": settings["data"]["root"]}]
+    return hashlib.sha256(yaml.dump(learns).encode()).hexdigest()[:12]
 
 
 def main(args: Sequence[str]) -> None:
     """Parse the command line, make the runs that are missing, and the report."""
-    parser = argparse.ArgumentParser("baldvae compare", description=__doc__, allow_abbrev=False)
-    parser.add_argument(
-        *("--configs", "-c"),
-        nargs="+",
-        required=True,
-        metavar="NAME",
-        help="YAML files, here or shipped; those joined by + overlay each other",
-    )
-    parser.add_argument(
-        "--methods",
-        nargs="+",
-        default=METHODS,
-        metavar="NAME",
-        help=f"overlays, here or shipped (default: {' '.join(METHODS)})",
-    )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once on this machine")
-    parser.add_argument(
-        "--only",
-        metavar="METHOD:SEED",
-        help="one run of each of --configs, as for a job of a cluster, and no report",
-    )
-    parser.add_argument(
-        "--folder", type=Path, help=f"of the comparison (default: {RUNS}/compare/<configs>)"
-    )
-    parser.add_argument("--baseline", default="bald_o", help="method that others are compared to")
-    parser.epilog = "All other options are those of `baldvae fit`, for all runs."
-    chosen, options = parser.parse_known_args(args)
-    if chosen.jobs < 1:
-        raise SettingError(f"--jobs: {chosen.jobs} runs are none. Take at least 1.")
-    for option in options:
-        if instead := OWN.get(option.split("=")[0]):
-            raise SettingError(f"{option}: `compare` sets this for each run. Use {instead}.")
+    chosen, options = parse_compare(args)
     configs = [
         [config] if Path(config).is_file() else config.split("+")
         for config in dict.fromkeys(chosen.configs)
     ]
-    names = ["+".join(name_of(file_of(name)) for name in config) for config in configs]
+    names = ["+".join(experiment_part(find_yaml(name)) for name in config) for config in configs]
     folder = chosen.folder or Path(RUNS, "compare", "-".join(names))
+    runs = planned_runs(configs, chosen, folder, options)
+    for run in runs:
+        if not run.changed:
+            check_begun(run.folder, run.settings)
+    failed, waiting = work(runs, chosen.jobs)
+    if chosen.only is None and any(run.done() for run in runs):
+        write_report(folder, chosen.baseline)
+    if failed:
+        logs = "\n".join(f"  {run.log}: {last_line(run.log)}" for run in failed)
+        raise SettingError(
+            f"{len(failed)} of {len(runs)} runs failed:\n{logs}\nFix the cause and give the same "
+            "command again; what is finished is not repeated."
+        )
+    if waiting:
+        print(
+            f"{len(waiting)} of {len(runs)} runs wait for answers: {', '.join(map(str, waiting))}"
+        )
+        sys.exit(WAITING)
+
+
+def planned_runs(
+    configs: Sequence[list[str]], chosen: Any, folder: Path, options: list[str]
+) -> list[Run]:
+    """Return the runs of a comparison, or the ones that ``--only`` names.
+
+    Raises:
+        SettingError: If two have one name, or ``--only`` names none.
+    """
     runs = [
         Run(config, method, seed, folder.absolute() / f"seed_{seed}", options)
         for seed in dict.fromkeys(chosen.seeds)
@@ -192,72 +153,70 @@ def main(args: Sequence[str]) -> None:
             f"--methods: of {' '.join(chosen.methods)} two have one name, by which runs are told "
             "apart. Rename a file; the same of --configs."
         )
-    if chosen.only is not None:
-        runs = [run for run in runs if f"{name_of(run.method)}:{run.seed}" == chosen.only]
-        if not runs:
-            raise SettingError(
-                f"--only: {chosen.only} is none of the methods and seeds. Give METHOD:SEED, one of "
-                f"{' '.join(map(name_of, chosen.methods))} and one of "
-                f"{' '.join(map(str, chosen.seeds))}."
-            )
-    for run in runs:
-        if not run.changed:
-            check_begun(run.folder, run.settings)
-    failed = work(runs, chosen.jobs)
-    if chosen.only is None and any(run.done() for run in runs):
-        with FileLock(folder / ".lock"):  # others may end in this moment too
-            report(folder, folder, baseline=chosen.baseline)
-        print(f"The results are in {folder / 'report.md'}")
-    if failed:
-        logs = "\n".join(f"  {run.log}: {last_line(run.log)}" for run in failed)
+    if chosen.only is None:
+        return runs
+    only = [run for run in runs if f"{run.method}:{run.seed}" == chosen.only]
+    if not only:
+        methods = " ".join(dict.fromkeys(run.method for run in runs))
         raise SettingError(
-            f"{len(failed)} of {len(runs)} runs failed:\n{logs}\nMend the cause and give the same "
-            "command again; what is finished is not repeated."
+            f"--only: {chosen.only} is none of the methods and seeds. Give METHOD:SEED, one of "
+            f"{methods} and one of {' '.join(map(str, chosen.seeds))}."
         )
+    return only
 
 
-def work(runs: Sequence[Run], jobs: int) -> list[Run]:
-    """Make all runs, so many at once; return those that failed."""
-    waiting = [run for run in runs if run.done() < run.rounds]
+def work(runs: Sequence[Run], jobs: int) -> tuple[list[Run], list[Run]]:
+    """Make all runs, so many at once.
+
+    Returns:
+        Those that failed, and those that wait for answers.
+    """
+    queue = [run for run in runs if run.done() < run.rounds]
     running: dict[subprocess.Popen[bytes], Run] = {}
-    failed = []
+    failed: list[Run] = []
+    waiting: list[Run] = []
     # Threads that share cores slow each other down.
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     environment = {"OMP_NUM_THREADS": threads} | os.environ if jobs > 1 else dict(os.environ)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with (
-        Progress(*columns, TextColumn("rounds, time left"), TimeRemainingColumn(),
-                 speed_estimate_period=7200) as progress,
-        contextlib.ExitStack() as at_the_end,
-    ):  # fmt: skip
+    with progress_bar() as progress, contextlib.ExitStack() as at_the_end:
         at_the_end.callback(stop, running)
-        task = progress.add_task(f"{len(runs)} runs", total=sum(run.rounds for run in runs))
+        many = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+        task = progress.add_task(many, total=sum(run.rounds for run in runs))
         progress.update(task, completed=sum(run.done() for run in runs))
-        while waiting or running:
-            for run in list(waiting):
-                if len(running) < jobs and not (run.folder.exists() and run.is_elsewhere()):
-                    waiting.remove(run)
+        while queue or running:
+            for run in list(queue):
+                if len(running) < jobs and not run.folder.is_locked():
+                    queue.remove(run)
                     running[run.start(environment)] = run
             time.sleep(2)
-            for process, run in list(running.items()):
-                if process.poll() is None:
-                    continue
-                del running[process]
-                if process.returncode != 0 and run.is_elsewhere():
+            for process in [process for process in running if process.poll() is not None]:
+                run = running.pop(process)
+                if process.returncode == WAITING:
                     waiting.append(run)
+                elif process.returncode != 0 and run.folder.is_locked():
+                    queue.append(run)  # another process works on it
                     continue
-                if process.returncode != 0 or run.done() < run.rounds:
+                elif process.returncode != 0 or run.done() < run.rounds:
                     failed.append(run)
+                outcome = "failed" if run in failed else "is finished"
+                outcome = "waits for answers" if run in waiting else outcome
                 left = progress.tasks[0].time_remaining
-                progress.console.print(
-                    f"{run} {'failed' if run in failed else 'is finished'}, "
-                    f"{len(waiting) + len(running)} runs to go"
-                    + ("" if left is None else f", about {left / 60:.0f} minutes"),
-                    highlight=False,
-                )
-            waiting = [run for run in waiting if run.done() < run.rounds]
+                minutes = "" if left is None else f", about {left / 60:.0f} minutes"
+                to_go = len(queue) + len(running)
+                said = f"{run} {outcome}, {to_go} {'run' if to_go == 1 else 'runs'} to go{minutes}"
+                progress.console.print(said, highlight=False)
+            queue = [run for run in queue if run.done() < run.rounds]
             progress.update(task, completed=sum(run.done() for run in runs))
-    return failed
+    return failed, waiting
+
+
+@contextlib.contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """Show how many rounds of how many are done, and the time that is left."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    time_left = (TextColumn("rounds, time left"), TimeRemainingColumn())
+    with Progress(*columns, *time_left, speed_estimate_period=7200) as progress:
+        yield progress
 
 
 def stop(running: dict[subprocess.Popen[bytes], Run]) -> None:
@@ -268,7 +227,16 @@ def stop(running: dict[subprocess.Popen[bytes], Run]) -> None:
         process.wait()
 
 
+def write_report(folder: Path, baseline: str) -> None:
+    """Write the report of a comparison, one process at a time."""
+    from baldvae_pl.experiments import writing
+
+    with FileLock(folder / ".lock"):  # others may end in this moment too
+        writing.write(folder, folder, baseline=baseline)
+    print(f"The results are in {folder / 'report.md'}")
+
+
 def last_line(log: Path) -> str:
-    """Return what a run said last."""
+    """Return the last line of a log that is not blank."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return lines[-1] if lines else ""

@@ -1,4 +1,4 @@
-"""What the runs of a comparison say: pure functions from one table of rounds to tables.
+"""Statistics of a comparison: pure functions from one table of rounds to tables.
 
 The table has a row a round with the columns ``method``, ``seed``, ``labelled``, ``test_acc`` (0 to
 1), ``generated`` and whatever else `rounds.csv` holds. A curve is the accuracy of one method and
@@ -102,7 +102,7 @@ def largest_drop(curve: pd.Series) -> float:
 
 
 def measures(rounds: pd.DataFrame, labels: Sequence[int]) -> pd.DataFrame:
-    """Return what a run amounts to: a row a method and seed, accuracies in percent."""
+    """Measure each run: a row a method and seed, accuracies in percent."""
     rows = []
     for method, table in curves(rounds).items():
         last = rounds[rounds["method"] == method].groupby("seed")["generated"].max()
@@ -119,7 +119,9 @@ def measures(rounds: pd.DataFrame, labels: Sequence[int]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def summary(rounds: pd.DataFrame, labels: Sequence[int], levels: Sequence[float]) -> pd.DataFrame:
+def per_method(
+    rounds: pd.DataFrame, labels: Sequence[int], levels: Sequence[float]
+) -> pd.DataFrame:
     """Return a row a method: means over seeds ± 95 % interval, labels needed for each level."""
     found = measures(rounds, labels)
     rows = []
@@ -129,7 +131,8 @@ def summary(rounds: pd.DataFrame, labels: Sequence[int], levels: Sequence[float]
         for column in mine.columns[2:]:
             values = mine[column].dropna().to_numpy()
             if column == "complements":
-                row[column] = f"{values.mean():,.{int(values.mean() < 10)}f}".removesuffix(".0")
+                digits = 1 if values.mean() < 10 else 0
+                row[column] = f"{values.mean():,.{digits}f}".removesuffix(".0")
             elif column == "largest drop":
                 row["largest drop (mean, worst)"] = f"{values.mean():.2f}, {values.max():.2f}"
             elif len(values) > 1:

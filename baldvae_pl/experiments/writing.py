@@ -1,0 +1,230 @@
+"""Figures and tables of finished runs, made from their CSV files alone."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+import yaml
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure  # draws without a display
+
+from baldvae_pl.errors import SettingError
+from baldvae_pl.experiments import statistics
+from baldvae_pl.experiments.arguments import GATHERED
+from baldvae_pl.runs.files import replacing
+from baldvae_pl.runs.folder import Identity, RunFolder
+from baldvae_pl.runs.settings import first_difference
+
+COLUMNS = [
+    *("config", "method", "seed", "round", "labelled", "unlabelled", "generated", "complemented"),
+    *("test_acc", "test_nll", "test_ece", "test_acc_mc", "test_nll_mc", "test_ece_mc"),
+    *("bald_threshold", "bald_margin", "acquired_redundancy"),
+]
+CONTROL = ("bald_vae", "duplicate")
+"""If complements do no better than copies of their images, the VAE is not the cause of a gain."""
+
+
+def write(
+    source: Path,
+    out: Path,
+    baseline: str,
+    labels: Sequence[int] | None = None,
+    levels: Sequence[float] | None = None,
+) -> None:
+    """Write ``report.md``, tables and figures of all runs below a folder.
+
+    Args:
+        source: The folder, or the table of all rounds that a report has left.
+        out: Where to write.
+        baseline: Method that the others are compared to.
+        labels: Numbers of labels to compare at; left out, five.
+        levels: Accuracies to be reached, in percent; left out, the highest three that are round
+            and were reached.
+
+    Raises:
+        SettingError: If there is nothing to report.
+    """
+    rounds = read(source)
+    with replacing(out / GATHERED, "w", newline="") as file:
+        rounds.to_csv(file, index=False)
+    text, summaries, differences = ["# Comparison\n"], [], []
+    methods = [str(method) for method in rounds["method"].unique()]
+    for config, part in rounds.groupby("config", sort=False):
+        text.append(f"## {config}\n")
+        top = statistics.ceiling(part)
+        if top is not None:
+            text.append(f"Trained on all of W: {top:.2%}.\n")
+        if not statistics.curves(part):
+            continue
+        for (method, seed), last in statistics.unfinished(part).items():
+            text.append(f"Left out: {method} with seed {seed}, which ends at {last:,} labels.\n")
+        part = statistics.finished(part)
+        counts = labels or statistics.label_counts(part)
+        accuracies = levels or statistics.levels(part)
+        found = statistics.per_method(part, counts, accuracies)
+        against = statistics.differences(
+            part, counts, compared_pairs(list(found["method"]), baseline)
+        )
+        draw(part, str(config), methods, out / f"{config}")
+        summaries.append(found.assign(config=config))
+        differences.append(against.assign(config=config))
+        text += [f"![Accuracy against number of labels]({config}.png)\n"]
+        text += [found.to_markdown(index=False), "", *explain(against, baseline)]
+        if any(source.rglob("rounds.csv")):  # TensorBoard shows them beside the runs
+            log_hyperparameters(part, str(config), counts, accuracies, out / "hparams")
+    for name, tables in (("summary", summaries), ("differences", differences)):
+        with replacing(out / f"{name}.csv", "w", newline="") as file:
+            (pd.concat(tables) if tables else pd.DataFrame()).round(4).to_csv(file, index=False)
+    with replacing(out / "report.md", "w", encoding="utf-8") as file:
+        file.write("\n".join(text))
+
+
+def read(source: Path) -> pd.DataFrame:
+    """Return the rounds of all runs, in the same order whichever ended first.
+
+    Each run says in its ``run.json`` which it is. Of several runs alike the newest counts, and
+    those with other settings than the newest of their name are left out.
+
+    Raises:
+        SettingError: If there are none.
+    """
+    found: dict[tuple[str, str, int], pd.DataFrame] = {}
+    newest: dict[tuple[str, str], dict[str, Any]] = {}  # settings by configurations and method
+    tables = sorted(source.rglob("rounds.csv"), key=lambda path: -path.stat().st_mtime)
+    for table in tables:
+        run = RunFolder(table.parent)
+        identity = run.read_identity() or guess(run)
+        config, method, seed = "+".join(identity.configs), identity.method, identity.seed
+        if run.config.is_file():
+            saved = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+            saved.pop("seed_everything", None)
+            if other := first_difference(newest.setdefault((config, method), saved), saved):
+                print(f"left out, as its --{other} is not that of the newest one: {run.path}")
+                continue
+        rounds = pd.read_csv(table).assign(config=config, method=method, seed=seed)
+        found.setdefault((config, method, seed), rounds.reindex(columns=COLUMNS))
+    gathered = source / GATHERED if source.is_dir() else source
+    if not found and gathered.is_file():
+        rounds = pd.read_csv(gathered)
+        if missing := {*COLUMNS} - {*rounds.columns}:
+            raise SettingError(
+                f"source: {gathered} has no column {min(missing)}, so it is not the {GATHERED} "
+                "of a report. Name one, or a folder that holds runs."
+            )
+        return rounds
+    if not found:
+        raise SettingError(
+            f"source: there is no rounds.csv in {source}. Name a folder that holds runs, such as "
+            "lightning_logs."
+        )
+    return pd.concat(found.values()).sort_values(["config", "method", "seed", "round"])
+
+
+def guess(run: RunFolder) -> Identity:
+    """Guess which run it is, for one of a version that did not say so.
+
+    Of the configurations in the name of its folder the last one is taken for the method, and its
+    seed is that of ``config.yaml``, or k in ``version_<k>``.
+    """
+    *configs, last = run.experiment.split("+")
+    configs, method = (configs, last) if configs else ([last], "bald_vae")
+    seed = run.version
+    if run.config.is_file():
+        seed = yaml.safe_load(run.config.read_text(encoding="utf-8")).get("seed_everything", seed)
+    return Identity(configs, method, seed)
+
+
+def compared_pairs(methods: Sequence[str], baseline: str) -> list[tuple[str, str]]:
+    """Pair each method with the baseline, and BALD-VAE with its control."""
+    pairs = [(method, baseline) for method in methods if baseline in methods and method != baseline]
+    if {*CONTROL} <= {*methods} and CONTROL not in pairs:
+        pairs.append(CONTROL)
+    return pairs
+
+
+def explain(differences: pd.DataFrame, baseline: str) -> list[str]:
+    """Return the differences as a table, and how to read it."""
+    if differences.empty:
+        return [f"No differences, as there is no other method than {baseline}, or none with it.\n"]
+    seeds, count = int(differences["seeds"].max()), len(differences)
+    least = 2.0 ** (1 - seeds)
+    others = ""
+    if CONTROL[1] in set(differences["from"]):
+        others = f", and of {CONTROL[0]} from {CONTROL[1]},"
+    return [
+        f"Differences from {baseline}{others} at equal seeds, in percentage points, with the 95 % "
+        "interval of the mean (bootstrap), and the p of "
+        f"Wilcoxon's signed-rank test, as it is and corrected for these {count} comparisons "
+        f"(Holm). With {seeds} seeds no p can be below {least:.3g}, nor below "
+        f"{min(1.0, count * least):.3g} when corrected, and bootstrap intervals are too narrow.\n",
+        differences.round(3).to_markdown(index=False),
+        "",
+    ]
+
+
+def draw(rounds: pd.DataFrame, title: str, methods: Sequence[str], path: Path) -> None:
+    """Draw the curves of a configuration as PNG and SVG, the same bytes at every call."""
+    with mpl.rc_context({"svg.hashsalt": "baldvae", "font.size": 9}):
+        figure = Figure(figsize=(5.5, 3.6), layout="constrained")
+        draw_curves(figure.subplots(), rounds, title, methods)
+        for ending, options in (("png", {"dpi": 200}), ("svg", {"metadata": {"Date": None}})):
+            with replacing(path.with_name(f"{path.name}.{ending}")) as file:
+                figure.savefig(file, format=ending, **options)
+
+
+def draw_curves(axis: Axes, rounds: pd.DataFrame, title: str, methods: Sequence[str]) -> None:
+    """Draw mean curves with their 95 % intervals, and a line for training on all of W.
+
+    A method's colour, marker and line follow from its place in ``methods``.
+    """
+    for method, table in statistics.curves(rounds).items():
+        number = methods.index(method)
+        mean = 100 * table.mean(axis=1)
+        width = 100 * table.apply(lambda row: statistics.interval(row.dropna().to_numpy()), axis=1)
+        style = f"C{number % 10}" + "os^vDPX*<>hd"[number % 12] + ("-", "--", "-.", ":")[number % 4]
+        axis.plot(table.index, mean, style, ms=3, lw=1, label=method)
+        low, high = (mean - width).clip(lower=0), (mean + width).clip(upper=100)
+        axis.fill_between(table.index, low, high, color=f"C{number % 10}", alpha=0.15, lw=0)
+    top = statistics.ceiling(rounds)
+    if top is not None:
+        axis.axhline(100 * top, color="grey", ls="--", lw=1, label="all of W")
+    axis.set(xlabel="labels", ylabel="test accuracy (%)", title=title)
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False)
+
+
+def log_hyperparameters(
+    rounds: pd.DataFrame, config: str, counts: Sequence[int], levels: Sequence[float], folder: Path
+) -> None:
+    """Leave what each run of a configuration amounts to for TensorBoard's HParams."""
+    # TensorBoard's own writer; torch's would take seconds to import.
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.plugins.hparams import summary_v2 as hparams
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    curves = statistics.curves(rounds)
+    for row in statistics.measures(rounds, counts).to_dict("records"):
+        chosen = {"config": config, "method": row.pop("method"), "seed": row.pop("seed")}
+        curve = curves[chosen["method"]][chosen["seed"]].dropna()
+        for level in levels:
+            row[f"labels for {level:.4g} %"] = statistics.labels_needed(curve, level / 100)
+        name = f"{config}+{chosen['method']}_{chosen['seed']}"
+        for old in (folder / name).glob("events.*"):
+            old.unlink()
+        values = {f"compare/{key}": float(value) for key, value in row.items()}
+        summaries = [
+            hparams.hparams_config_pb(
+                hparams=[hparams.HParam(key) for key in chosen],
+                metrics=[hparams.Metric(tag) for tag in values],
+            ),
+            hparams.hparams_pb(chosen, trial_id=name),
+            Summary(value=[Summary.Value(tag=tag, simple_value=x) for tag, x in values.items()]),
+        ]
+        writer = EventFileWriter(str(folder / name))
+        for summary in summaries:
+            writer.add_event(Event(wall_time=time.time(), step=0, summary=summary))
+        writer.close()
