@@ -12,9 +12,9 @@ from scipy import stats
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from baldvae_pl.errors import SettingError
-from baldvae_pl.experiments import report as reports
-from baldvae_pl.experiments import statistics as summary
-from baldvae_pl.experiments.report import report
+from baldvae_pl.experiments import writing
+from baldvae_pl.experiments import statistics
+from baldvae_pl.experiments.writing import write
 
 LABELS = [10, 20, 40]
 CURVES = {  # by method, then by seed
@@ -48,16 +48,16 @@ FULL = ROUNDS.iloc[:1].assign(method="all_labels", labelled=100, unlabelled=0, t
 
 def test_curves_leave_out_what_was_trained_on_everything() -> None:
     both = pd.concat([ROUNDS, FULL])
-    curves = summary.curves(both)
+    curves = statistics.curves(both)
     assert list(curves) == ["bald_o", "bald_vae"]
     assert curves["bald_o"].loc[20].tolist() == [0.7, 0.8, 0.6]
-    assert summary.ceiling(both) == 0.99
-    assert summary.ceiling(ROUNDS) is None
+    assert statistics.ceiling(both) == 0.99
+    assert statistics.ceiling(ROUNDS) is None
 
 
 def test_the_area_is_the_mean_accuracy_over_labels() -> None:
     curve = pd.Series([0.5, 0.7, 0.9], index=LABELS)
-    assert summary.mean_accuracy(curve) == pytest.approx((10 * 0.6 + 20 * 0.8) / 30)
+    assert statistics.mean_accuracy(curve) == pytest.approx((10 * 0.6 + 20 * 0.8) / 30)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_the_largest_drop_is_from_one_point_to_the_next(
     accuracies: list[float], drop: float
 ) -> None:
     curve = pd.Series(accuracies, index=LABELS[: len(accuracies)])
-    assert summary.largest_drop(curve) == pytest.approx(drop)
+    assert statistics.largest_drop(curve) == pytest.approx(drop)
 
 
 @pytest.mark.parametrize(
@@ -77,33 +77,33 @@ def test_the_largest_drop_is_from_one_point_to_the_next(
 )
 def test_runs_that_do_not_get_there_count_as_later_than_all(level: float, expected: str) -> None:
     table = pd.DataFrame({0: [0.5, 0.7, 0.9], 1: [0.5, 0.7, 0.7]}, index=LABELS)
-    assert summary.median_labels_needed(table, level) == expected
+    assert statistics.median_labels_needed(table, level) == expected
 
 
 def test_a_median_that_was_reached_says_by_how_many() -> None:
     table = pd.DataFrame({0: [0.5, 0.7, 0.9], 1: [0.9, 0.7, 0.7], 2: [0.5] * 3}, index=LABELS)
-    assert summary.median_labels_needed(table, 0.9) == "40 (2 of 3 runs)"
+    assert statistics.median_labels_needed(table, 0.9) == "40 (2 of 3 runs)"
 
 
 def test_the_interval_is_students() -> None:
     values = np.array([1.0, 2.0, 4.0])
     low, high = stats.t.interval(0.95, 2, loc=values.mean(), scale=stats.sem(values))
-    assert summary.interval(values) == pytest.approx((high - low) / 2)
-    assert math.isnan(summary.interval(values[:1]))
+    assert statistics.interval(values) == pytest.approx((high - low) / 2)
+    assert math.isnan(statistics.interval(values[:1]))
 
 
 def test_p_values_are_corrected_as_by_holm() -> None:
     p = np.array([0.01, 0.04, 0.03, 0.005])
-    assert summary.holm(p) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert summary.holm(np.array([0.6, 0.9])) == pytest.approx([1, 1])
-    assert len(summary.holm(np.array([]))) == 0
+    assert statistics.holm(p) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert statistics.holm(np.array([0.6, 0.9])) == pytest.approx([1, 1])
+    assert len(statistics.holm(np.array([]))) == 0
 
 
 PAIRS = [("bald_vae", "bald_o")]
 
 
 def test_differences_are_paired_by_seed() -> None:
-    found = summary.differences(ROUNDS, LABELS, PAIRS).set_index("measure")
+    found = statistics.differences(ROUNDS, LABELS, PAIRS).set_index("measure")
     assert found.index.tolist() == ["at 20", "at 40", "mean", "largest drop"]  # not the start
     assert found["method"].unique().tolist() == ["bald_vae"]
     assert found["from"].unique().tolist() == ["bald_o"]
@@ -118,7 +118,7 @@ def test_differences_are_paired_by_seed() -> None:
 
 def test_seeds_that_one_of_two_lacks_are_no_pairs() -> None:
     fewer = ROUNDS[(ROUNDS["method"] == "bald_o") | (ROUNDS["seed"] < 2)]
-    found = summary.differences(fewer, [40], PAIRS).set_index("measure")
+    found = statistics.differences(fewer, [40], PAIRS).set_index("measure")
     assert found.loc["at 40", "seeds"] == 2
     assert found.loc["at 40", "difference"] == pytest.approx(5)
     assert (found.loc["at 40", "low"], found.loc["at 40", "high"]) == pytest.approx((5, 5))
@@ -131,28 +131,28 @@ def test_equal_differences_are_ties() -> None:
     rounds = rounds_of(
         {m: {s: [0.1, a, 0.5] for s, a in enumerate(of)} for m, of in accuracies.items()}
     )
-    found = summary.differences(rounds, [20], PAIRS).set_index("measure")
+    found = statistics.differences(rounds, [20], PAIRS).set_index("measure")
     # By enumeration: 12 of the 32 signs of five equal ranks are at least as uneven as 4 to 1.
     assert found.loc["at 20", "p"] == pytest.approx(12 / 32)
 
 
 def test_methods_are_compared_to_the_baseline_and_complements_to_copies() -> None:
     both = ("bald_vae", "duplicate")
-    assert reports.pairs_of(["bald_o", *both], "bald_o") == [
+    assert writing.compared_pairs(["bald_o", *both], "bald_o") == [
         ("bald_vae", "bald_o"),
         ("duplicate", "bald_o"),
         both,
     ]
-    assert reports.pairs_of(both, "duplicate") == [both]
-    assert reports.pairs_of(["bald_vae", "random"], "bald_o") == []
+    assert writing.compared_pairs(both, "duplicate") == [both]
+    assert writing.compared_pairs(["bald_vae", "random"], "bald_o") == []
 
 
 def test_runs_that_ended_early_are_left_out_and_named(tmp_path: Path) -> None:
     last = (ROUNDS["method"] == "bald_vae") & (ROUNDS["seed"] == 1) & (ROUNDS["labelled"] == 40)
     early = pd.concat([ROUNDS[~last], FULL])
-    assert summary.unfinished(early).to_dict() == {("bald_vae", 1): 20}
+    assert statistics.unfinished(early).to_dict() == {("bald_vae", 1): 20}
     write_runs(tmp_path, early)
-    report(tmp_path, tmp_path, baseline="bald_o")
+    write(tmp_path, tmp_path, baseline="bald_o")
     text = (tmp_path / "report.md").read_text()
     assert "Left out: bald_vae with seed 1, which ends at 20 labels." in text
     found = pd.read_csv(tmp_path / "summary.csv").set_index("method")
@@ -162,24 +162,24 @@ def test_runs_that_ended_early_are_left_out_and_named(tmp_path: Path) -> None:
 
 
 def test_the_levels_are_the_highest_that_were_reached() -> None:
-    assert summary.levels(ROUNDS) == [80, 90, 95]
-    assert summary.levels(ROUNDS[ROUNDS["method"] == "bald_o"]) == [70, 80, 90]
+    assert statistics.levels(ROUNDS) == [80, 90, 95]
+    assert statistics.levels(ROUNDS[ROUNDS["method"] == "bald_o"]) == [70, 80, 90]
 
 
 def test_curves_are_drawn_alike_in_every_figure() -> None:
     axes = Figure().subplots(1, 2)
     methods = ["random", "bald_o", "bald_vae"]
-    reports.draw_curves(axes[0], pd.concat([ROUNDS, FULL]), "both", methods)
-    reports.draw_curves(axes[1], ROUNDS[ROUNDS["method"] == "bald_vae"], "one", methods)
+    writing.draw_curves(axes[0], pd.concat([ROUNDS, FULL]), "both", methods)
+    writing.draw_curves(axes[1], ROUNDS[ROUNDS["method"] == "bald_vae"], "one", methods)
     drawn = {line.get_label(): line for line in axes[0].lines}
     assert drawn["bald_o"].get_xdata().tolist() == LABELS
     assert drawn["bald_o"].get_ydata().tolist() == pytest.approx([160 / 3, 70, 230 / 3])
     assert set(drawn["all of W"].get_ydata()) == {99.0}
     (band,) = axes[1].collections
     edges = band.get_paths()[0].vertices
-    half = summary.interval(np.array([95.0, 75, 80]))
+    half = statistics.interval(np.array([95.0, 75, 80]))
     assert sorted(set(edges[edges[:, 0] == 40, 1])) == pytest.approx([250 / 3 - half, 100])
-    half = summary.interval(np.array([50.0, 60, 50]))
+    half = statistics.interval(np.array([50.0, 60, 50]))
     at_the_start = sorted(set(edges[edges[:, 0] == 10, 1]))
     assert at_the_start == pytest.approx([160 / 3 - half, 160 / 3 + half])
     (alone,) = axes[1].lines
@@ -189,22 +189,22 @@ def test_curves_are_drawn_alike_in_every_figure() -> None:
 
 
 def test_the_summary_counts_means_and_complements() -> None:
-    found = summary.summary(ROUNDS, [40], [90]).set_index("method")
+    found = statistics.per_method(ROUNDS, [40], [90]).set_index("method")
     mine = found.loc["bald_o"]
-    half = summary.interval(np.array([90.0, 70, 70]))
+    half = statistics.interval(np.array([90.0, 70, 70]))
     assert mine["at 40 (%)"] == f"76.67 ± {half:.2f}"
     assert mine["largest drop (mean, worst)"] == "3.33, 10.00"
     assert mine["labels for 90 %"] == "> 40 (1 of 3 runs)"
     assert found["complements"].tolist() == ["0", "2"]
     more = ROUNDS.assign(generated=ROUNDS["generated"] + ROUNDS["seed"].clip(upper=1))
-    assert summary.summary(more, [40], [90])["complements"].tolist() == ["0.7", "2.7"]
+    assert statistics.per_method(more, [40], [90])["complements"].tolist() == ["0.7", "2.7"]
     assert found["seeds"].tolist() == [3, 3]
 
 
 def test_label_counts_are_those_that_all_have() -> None:
     more = ROUNDS.iloc[:1].assign(labelled=15)
-    assert summary.label_counts(pd.concat([ROUNDS, more])) == LABELS
-    assert summary.label_counts(ROUNDS, 2) == [10, 40]
+    assert statistics.label_counts(pd.concat([ROUNDS, more])) == LABELS
+    assert statistics.label_counts(ROUNDS, 2) == [10, 40]
 
 
 def write_runs(root: Path, rounds: pd.DataFrame) -> None:
@@ -217,8 +217,8 @@ def write_runs(root: Path, rounds: pd.DataFrame) -> None:
 
 def test_a_report_of_the_gathered_table_is_that_of_the_runs(tmp_path: Path) -> None:
     write_runs(tmp_path / "runs", pd.concat([ROUNDS, FULL]))
-    report(tmp_path / "runs", tmp_path / "first", baseline="bald_o")
-    report(tmp_path / "first" / "runs.csv", tmp_path / "second", baseline="bald_o")
+    write(tmp_path / "runs", tmp_path / "first", baseline="bald_o")
+    write(tmp_path / "first" / "runs.csv", tmp_path / "second", baseline="bald_o")
     names = {path.name for path in (tmp_path / "second").iterdir()}
     assert names == {
         *("runs.csv", "summary.csv", "differences.csv", "report.md", "mnist.png", "mnist.svg")
@@ -245,7 +245,7 @@ def test_a_report_of_the_gathered_table_is_that_of_the_runs(tmp_path: Path) -> N
 
 def test_runs_with_all_labels_alone_are_a_report_without_curves(tmp_path: Path) -> None:
     write_runs(tmp_path, FULL)
-    report(tmp_path, tmp_path, baseline="bald_o")
+    write(tmp_path, tmp_path, baseline="bald_o")
     assert "Trained on all of W: 99.00%" in (tmp_path / "report.md").read_text()
     assert not list(tmp_path.glob("*.png"))
 
@@ -256,7 +256,7 @@ def test_runs_of_plain_fit_are_named_by_their_folders(tmp_path: Path) -> None:
         (tmp_path / name).mkdir(parents=True)
         columns = ["config", "method", "seed"]
         table.drop(columns=columns).to_csv(tmp_path / name / "rounds.csv", index=False)
-    found = reports.read(tmp_path).drop_duplicates(["config", "method", "seed"])
+    found = writing.read(tmp_path).drop_duplicates(["config", "method", "seed"])
     assert set(zip(found["config"], found["method"], found["seed"], strict=True)) == {
         ("mnist", "bald_vae", 3),
         ("mnist", "vae_all", 0),
@@ -273,17 +273,17 @@ def test_runs_with_other_settings_than_the_newest_are_left_out(
         text = f"seed_everything: {seed}\ndata: {{subset: {subset}, root: {seed}}}\n"
         (run / "config.yaml").write_text(text)
         os.utime(run / "rounds.csv", (seed, seed))
-    assert set(reports.read(tmp_path)["seed"]) == {0, 2}
+    assert set(writing.read(tmp_path)["seed"]) == {0, 2}
     assert "--data.subset is not that of the newest one" in capsys.readouterr().out
 
 
 def test_another_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rounds.csv").write_text("round,labelled\n0,20\n")
     with pytest.raises(SettingError, match="has no column"):
-        report(tmp_path / "rounds.csv", tmp_path / "out", baseline="bald_o")
+        write(tmp_path / "rounds.csv", tmp_path / "out", baseline="bald_o")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"source: there is no rounds\.csv in"):
-        report(tmp_path, tmp_path, baseline="bald_o")
+        write(tmp_path, tmp_path, baseline="bald_o")

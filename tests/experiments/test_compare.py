@@ -12,8 +12,9 @@ import pytest
 import torch
 from conftest import SMALL, baldvae, rounds_of
 
-from baldvae_pl.cli.app import main
+from baldvae_pl.main import main
 from baldvae_pl.experiments.compare import Run
+from baldvae_pl.runs.folder import Identity, RunFolder
 
 OPTIONS = [option for option in SMALL[2:] if not option.startswith("--trainer.log")]
 GRID = ["compare", "--configs=digits", "--folder=grid", "--jobs=2", *OPTIONS]
@@ -66,7 +67,7 @@ def test_a_seed_has_one_vae_for_the_same_images_and_settings_of_it(tmp_path: Pat
 
     first = vae("digits", "bald_vae")
     assert first == vae("digits+label_efficiency", "vae_all", "--acquisition.warm_start=true")
-    others = ["--vae.epochs=3", "--vae.network.init_args.latent=4", "--data.subset=100"]
+    others = ["--vae.epochs=3", "--vae.network.init_args.latent=4", "--data.source.subset=100"]
     assert len({first, *(vae("digits", "bald_vae", other) for other in others)}) == 4
 
 
@@ -78,6 +79,13 @@ def test_a_report_is_left_beside_the_runs(grid: Path) -> None:
     assert len(gathered) == 2 * 2 * 4
     assert (grid / "digits.svg").stat().st_size > 10_000
     assert "| bald_vae" in (grid / "report.md").read_text()
+
+
+def test_each_run_says_which_it_is(grid: Path) -> None:
+    for method in METHODS:
+        for seed in (0, 1):
+            found = RunFolder(run_of(grid, method, seed)).read_identity()
+            assert found == Identity(["digits"], method, seed)
 
 
 def test_what_is_finished_is_not_repeated(grid: Path) -> None:
@@ -117,6 +125,7 @@ def test_a_comparison_that_was_killed_goes_on(grid: Path, tmp_path: Path) -> Non
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # so that its runs can be killed with it
         )
         until = time.monotonic() + 120
         while not list(tmp_path.rglob(wait)) and process.poll() is None:
@@ -125,9 +134,10 @@ def test_a_comparison_that_was_killed_goes_on(grid: Path, tmp_path: Path) -> Non
         for path in tmp_path.rglob(wait):
             log = path.parents[4] / f"{path.parents[2].name}.log"
             begun[log] = log.read_text()
-        process.send_signal(how)
-        if how is signal.SIGKILL:  # which leaves its runs alone in the world
-            subprocess.run(["pkill", "-KILL", "-f", str(tmp_path)], check=True)
+        if how is signal.SIGKILL:
+            os.killpg(process.pid, how)
+        else:
+            process.send_signal(how)
         _, said = process.communicate()
         if how is signal.SIGTERM:
             assert process.returncode == 143
@@ -158,7 +168,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     [
         (["--methods=nope"], "nope: there is no such YAML file here"),
         (["--configs=nope"], "nope: there is no such YAML file here"),
-        (["--jobs=0"], "--jobs: 0 runs are none"),
+        (["--jobs=0"], "--jobs: must be at least 1, got 0"),
         (["--only=bald_o:7"], "--only: bald_o:7 is none of the methods and seeds"),
         (["--seeds=x"], "argument --seeds: invalid int value: 'x'"),
         (["--seeds=-1"], "seed_everything"),
