@@ -1,9 +1,10 @@
 """Shared by all tests: real data, a small run, and the command in a process of its own."""
 
+import io
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from baldvae_pl.main import main
 
 SMALL = [
     "fit",
@@ -29,9 +32,42 @@ SMALL = [
 """A run of seconds on real digits, undertrained enough for complements to occur."""
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
-    torch.set_num_threads(1)  # small tensors: two threads would only wait for each other
+QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+
+RUN = Path("lightning_logs/digits/version_0")
+"""Where the first run on digits is, below where it was started."""
+
+# Small tensors: two threads would only wait for each other, in this process and in its children.
+torch.set_num_threads(1)
+os.environ |= {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which `SMALL` has run to its end; not to be written to."""
+    from killed import ran  # which imports much that most tests do not need
+
+    folder = tmp_path_factory.mktemp("finished")
+    done = ran(*SMALL, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    rounds = rounds_of(folder / RUN)
+    assert rounds["complemented"].sum() > 0  # else it would prove nothing about complements
+    assert rounds["labelled"].tolist() == [15, 40, 65, 90]
+    return folder
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of its own as the working folder, for the command in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["baldvae"])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    loaded = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - loaded:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file is not None and tmp_path in Path(file).parents:
+            del sys.modules[name]  # another test may write another file of that name
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +83,7 @@ def baldvae(*args: str, cwd: Path, timeout: float = 300) -> subprocess.Completed
     return subprocess.run(
         [sys.executable, "-m", "baldvae_pl", *args],
         cwd=cwd,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"},
+        env=os.environ | {"COLUMNS": "100"},
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -90,6 +126,18 @@ def assert_same_state(one: object, other: object) -> None:
         torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
     else:
         assert one == other
+
+
+def refusal(*arguments: str) -> str:
+    """The one sentence that the command ends with in this process."""
+    with pytest.raises(SystemExit) as caught, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stderr", said := io.StringIO())
+        main(list(arguments))
+    assert caught.value.code not in (0, None)
+    sentence = caught.value.code if isinstance(caught.value.code, str) else said.getvalue()
+    sentence = sentence.strip().split("baldvae: error: ")[-1]
+    assert len(sentence.splitlines()) == 1, sentence
+    return sentence
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:

@@ -1,53 +1,97 @@
-"""Run the command in a fork of this process, and kill it where it hurts."""
+"""Run the command in a fork of this process, and kill it where it hurts.
+
+A fork has imported everything already, which takes most of the time of a small run. Where a run has
+several processes, Lightning's launcher gets forks too.
+"""
 
 import logging
 import os
 import signal
 import subprocess
 import sys
+import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Timer
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from lightning.pytorch.strategies.launchers import subprocess_script
 
 from baldvae_pl import oracle
-from baldvae_pl.cli import app as cli
-from baldvae_pl.modules.classifier import VAE, Classifier
-from baldvae_pl.posterior import MCDropout
+from baldvae_pl.data.answers import Ledger
+from baldvae_pl.loop import scoring
+from baldvae_pl.loop.rounds import ActiveLearning
+from baldvae_pl.main import main
+from baldvae_pl.modules import VAE, Classifier
+from baldvae_pl.posterior import DropoutDraws
 from baldvae_pl.runs import records
 from baldvae_pl.runs.checkpoints import SafeCheckpointIO
 
-EVENTS: dict[str, list[tuple[Any, str]]] = {
-    "rename": [(Path, "replace")],
-    "oracle": [(oracle.KnownLabels, "__call__")],
-    "checkpoint": [(SafeCheckpointIO, "save_checkpoint")],
-    "csv": [(records, "write_csv")],
-    "vae epoch": [(VAE, "on_train_epoch_end")],
-    "scoring": [(MCDropout, "__call__")],
-    "training": [(Classifier, "training_step")],
+EVENTS: dict[str, tuple[Any, str]] = {
+    "rename": (Path, "replace"),
+    "oracle": (oracle.KnownLabels, "__call__"),
+    "answers": (Ledger, "_append"),
+    "checkpoint": (SafeCheckpointIO, "save_checkpoint"),
+    "csv": (records, "write_csv"),
+    "vae epoch": (VAE, "on_train_epoch_end"),
+    "scoring": (DropoutDraws, "__call__"),
+    "training": (Classifier, "training_step"),
 }
+STARTS: dict[str, tuple[Any, str]] = {
+    "round": (ActiveLearning, "on_train_epoch_start"),
+    "score": (scoring, "score"),
+}
+"""What may have to begin before an event counts."""
+
 ASKED = "asked.txt"
 
 
-def die(kth: int, method: Callable[..., Any], afterwards: bool) -> Callable[..., Any]:
-    """Return a method that kills its process at the k-th call."""
-    calls = 0
+class At(NamedTuple):
+    """Where a process is killed.
 
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == kth and not afterwards:
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = method(*args, **kwargs)
-        if calls == kth:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
+    Attributes:
+        event: Of `EVENTS`.
+        kth: Which of them, from 1.
+        afterwards: After it, not before.
+        since: Counted from the k-th start of this name in `STARTS`; else from the beginning.
+    """
 
-    return wrapped
+    event: str
+    kth: int
+    afterwards: bool = False
+    since: tuple[str, int] | None = None
+
+    def install(self) -> None:
+        """Make this process kill itself there."""
+        calls, begun = 0, 0
+        owner, name = EVENTS[self.event]
+        method = getattr(owner, name)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += self.since is None or begun >= self.since[1]
+            here = calls == self.kth
+            if here and not self.afterwards:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = method(*args, **kwargs)
+            if here:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        setattr(owner, name, counted)
+        if self.since is not None:
+            start_owner, start_name = STARTS[self.since[0]]
+            start = getattr(start_owner, start_name)
+
+            def started(*args: Any, **kwargs: Any) -> Any:
+                nonlocal begun
+                begun += 1
+                return start(*args, **kwargs)
+
+            setattr(start_owner, start_name, started)
 
 
 def note_questions(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -74,57 +118,106 @@ def say_everything_to(output: int) -> None:
     warnings.showwarning = lambda message, *_, **__: print(message, file=sys.stderr)
 
 
+def run_and_exit(arguments: Sequence[str]) -> None:
+    """Run the command in this fork, and end the fork as the command would end."""
+    code = 70
+    try:
+        torch.set_num_threads(1)
+        sys.argv = ["baldvae"]
+        main(list(arguments))
+        code = 0
+    except SystemExit as exit:
+        if isinstance(exit.code, str):
+            print(exit.code, file=sys.stderr)
+        code = exit.code if isinstance(exit.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+class ForkedProcess:
+    """Stands for `subprocess.Popen` where Lightning starts the other processes of a run."""
+
+    arguments: Sequence[str] = ()
+
+    def __init__(self, command: Any, env: Mapping[str, str], cwd: Any) -> None:
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.environ.clear()
+            os.environ.update(env)
+            run_and_exit(self.arguments)
+
+    def poll(self) -> int | None:
+        """Return the exit code, or minus the signal that killed it, once it has ended."""
+        if self.returncode is None:
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            if ended:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def send_signal(self, signum: int) -> None:
+        """Send a signal unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, signum)
+
+
 def forked(
     arguments: Sequence[str],
     folder: Path,
-    at: tuple[str, int, bool] | None = None,
+    at: At | None = None,
+    when: Callable[[], bool] | None = None,
     after: float | None = None,
     signum: int = signal.SIGKILL,
 ) -> int:
-    """Run the command in a fork: the imports, most of a small run's time, are done once.
+    """Run the command in a fork.
 
     Args:
         arguments: Of the command.
         folder: Where to run it; its output goes to ``output.txt`` there.
-        at: Event, k, and whether to be killed after it (else before it).
-        after: Seconds until it gets a signal.
-        signum: Which.
+        at: Where it kills itself.
+        when: It gets a signal once this is true,
+        after: or after so many seconds.
+        signum: Which signal.
 
     Returns:
         The exit code, or minus the signal that killed it.
     """
     process = os.fork()
     if process == 0:
-        code = 70
-        try:
-            os.chdir(folder)
-            output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            say_everything_to(output)
-            patched = oracle.KnownLabels
-            patched.__call__ = note_questions(patched.__call__)  # type: ignore[method-assign]
-            if at is not None:
-                event, kth, afterwards = at
-                for owner, name in EVENTS[event]:
-                    setattr(owner, name, die(kth, getattr(owner, name), afterwards))
-            sys.argv = ["baldvae"]
-            torch.set_num_threads(1)
-            cli.main(list(arguments))
-            code = 0
-        except SystemExit as exit:
-            if isinstance(exit.code, str):
-                print(exit.code, file=sys.stderr)
-            code = exit.code if isinstance(exit.code, int) else 1
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-    timer = Timer(after if after is not None else 600, os.kill, (process, signum))
+        os.setpgrp()
+        os.chdir(folder)
+        output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        say_everything_to(output)
+        patched = oracle.KnownLabels
+        patched.__call__ = note_questions(patched.__call__)  # type: ignore[method-assign]
+        if at is not None:
+            at.install()
+        ForkedProcess.arguments = arguments
+        subprocess_script.subprocess.Popen = ForkedProcess  # type: ignore[assignment, misc]
+        run_and_exit(arguments)
+    timer = Timer(after if after is not None else 300, os.kill, (process, signum))
     timer.start()
+    if when is not None:
+        wait_for(when, process)
+        os.kill(process, signum)
     _, status = os.waitpid(process, 0)
     timer.cancel()
     return os.waitstatus_to_exitcode(status)
+
+
+def wait_for(condition: Callable[[], bool], process: int | None = None) -> None:
+    """Wait until something is true; a process that ends before makes it an error."""
+    ends = time.perf_counter() + 200
+    while not condition():
+        assert time.perf_counter() < ends, "waited in vain"
+        if process is not None:
+            ended = os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            assert ended is None, "it ended before"
+        time.sleep(0.02)
 
 
 def finish(arguments: Sequence[str], folder: Path) -> None:
