@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from torch import Tensor
 
+from baldvae_pl import acquisition
 from baldvae_pl.acquisition import (
+    NEED_DISAGREEMENT,
     bald,
     least_confidence,
     margin,
@@ -196,3 +198,29 @@ def test_other_functions_order_as_baal_does(
     heuristic = getattr(peer, name)()
     theirs = heuristic.get_ranks(probs_N_T_C.transpose(1, 2).double().numpy())[0]
     assert function(probs_N_T_C.double().log()).argsort(descending=True).tolist() == [*theirs]
+
+
+EVERY = [bald, *BY_HAND]
+
+
+def test_every_function_is_tested_here() -> None:
+    assert {function.__name__ for function in EVERY} == set(acquisition.__all__)
+
+
+@pytest.mark.parametrize("draws", [1, 7])
+@pytest.mark.parametrize("function", EVERY)
+def test_functions_that_need_disagreement_are_those_that_are_zero_without(
+    function: Callable[[Tensor], Tensor], draws: int
+) -> None:
+    log_probs = random_log_probs(50, 1, 10, scale=1.0).expand(-1, draws, -1)
+    scores = function(log_probs)
+    if function in NEED_DISAGREEMENT:
+        assert scores.abs().max() < 1e-6
+    else:
+        assert scores.min() > 0.01
+        assert scores.std() > 0.01  # so that they rank images by one pass alone
+    assert function(random_log_probs(50, 7, 10, scale=3.0)).min() > 0  # where draws disagree
+
+
+def test_the_functions_that_need_disagreement_are_these() -> None:
+    assert set(NEED_DISAGREEMENT) == {bald, mean_std, variation_ratios}

@@ -12,8 +12,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from baldvae_pl.acquisition import margin
+from baldvae_pl.errors import SettingError
 from baldvae_pl.networks import DigitsNet
-from baldvae_pl.posterior import PRODUCTS_AT_ONCE, MCDropout, is_dropout_linear
+from baldvae_pl.posterior import (
+    PASS,
+    PRODUCTS_AT_ONCE,
+    Deterministic,
+    DropoutDraws,
+    MCDropout,
+    Posterior,
+    is_dropout_linear,
+)
 
 T = PRODUCTS_AT_ONCE + 3
 
@@ -61,7 +71,7 @@ def images_like(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(shape, generator=seeded(seed))
 
 
-def by_hand(layers: Iterable[nn.Module], draws: MCDropout, images: Tensor) -> Tensor:
+def by_hand(layers: Iterable[nn.Module], draws: DropoutDraws, images: Tensor) -> Tensor:
     log_probs = []
     for t in range(draws.mc_samples):
         x = images
@@ -116,7 +126,7 @@ def dense_head(*, p: float = 0.4) -> nn.Sequential:
 def test_units_are_kept_with_frequency_one_minus_p_and_scaled_up(
     layer: Callable[[float], nn.Module], shape: tuple[int, ...], units: int, p: float
 ) -> None:
-    draws = MCDropout(Reveal(layer(p)), 100, seeded())
+    draws = DropoutDraws(Reveal(layer(p)), 100, seeded())
     masks_N_T_U_P = masks_of(draws(torch.ones(3, *shape))).unflatten(-1, (units, -1))
     assert (masks_N_T_U_P == masks_N_T_U_P[:1]).all(), "images of one batch share their masks"
     torch.testing.assert_close(masks_N_T_U_P, masks_N_T_U_P[..., :1].expand_as(masks_N_T_U_P))
@@ -134,7 +144,7 @@ def test_logits_of_one_linear_layer_have_the_moments_of_dropout(opaque: bool) ->
     p, weights, image = 0.3, torch.tensor([1.0, -2, 0.5, 3, -1, 0.2]), images_like(1, 6)
     net = nn.Sequential(nn.Dropout(p), nn.Linear(6, 2, bias=False))
     net[1].weight.data = torch.stack([torch.zeros(6), weights])
-    draws = MCDropout(Opaque(net) if opaque else net, 4000, seeded())
+    draws = DropoutDraws(Opaque(net) if opaque else net, 4000, seeded())
     logits_T = masks_of(draws(image)).flatten()
     mean = (weights * image).sum().item()
     variance = p / (1 - p) * (weights * image).square().sum().item()
@@ -146,21 +156,21 @@ def test_the_generator_alone_decides_the_masks() -> None:
     net, images = digits_net(), images_like(4, 1, 8, 8)
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    first = MCDropout(net, T, seeded(0))(images)
+    first = DropoutDraws(net, T, seeded(0))(images)
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(2)
-    other_images_first = MCDropout(net, T, seeded(0))
+    other_images_first = DropoutDraws(net, T, seeded(0))
     other_images_first(images_like(7, 1, 8, 8, seed=9))
     torch.testing.assert_close(other_images_first(images), first, atol=1e-5, rtol=0)
-    other_seed = MCDropout(net, T, seeded(1))(images)
+    other_seed = DropoutDraws(net, T, seeded(1))(images)
     assert (other_seed - first).abs().flatten(2).amax(2).min() > 1e-3
 
 
 def test_an_inactive_layer_is_ignored() -> None:
     head, images = dense_head(), images_like(4, 64)
     with_idle = nn.Sequential(nn.Dropout(0.0), *head[:3], nn.Dropout(0.0), *head[3:])
-    draws = MCDropout(with_idle, T, seeded())
-    expected = MCDropout(head, T, seeded())(images)
+    draws = DropoutDraws(with_idle, T, seeded())
+    expected = DropoutDraws(head, T, seeded())(images)
     torch.testing.assert_close(draws(images), expected, atol=1e-5, rtol=0)
     assert {layer for layer, _ in draws.masks} == {head[0], head[3]}
 
@@ -175,13 +185,13 @@ def test_an_inactive_layer_is_ignored() -> None:
 )
 def test_a_network_without_active_dropout_is_an_error(net: nn.Module) -> None:
     with pytest.raises(ValueError, match=r"no active nn\.Dropout"):
-        MCDropout(net, T, seeded())
+        DropoutDraws(net, T, seeded())
 
 
 @pytest.mark.parametrize("opaque", [False, True])
 def test_a_layer_that_drops_everything_gives_zeros(opaque: bool) -> None:
     net = nn.Sequential(nn.Dropout(1.0), nn.Linear(4, 2))
-    draws = MCDropout(Opaque(net) if opaque else net, 3, seeded())
+    draws = DropoutDraws(Opaque(net) if opaque else net, 3, seeded())
     expected = net[1].bias.detach().log_softmax(-1).expand(5, 3, 2)
     torch.testing.assert_close(draws(images_like(5, 4)), expected)
 
@@ -214,7 +224,7 @@ def heads(draw: st.DrawFn) -> nn.Sequential:
 def test_one_product_is_arithmetic_by_hand(head: nn.Sequential, size: int, nested: int) -> None:
     assert is_dropout_linear(head)
     images, many = 4 * images_like(size, 1, 3, 4), T * nested - nested // 2
-    draws = MCDropout(Split(nn.Flatten(), head), many, seeded(), nested)
+    draws = DropoutDraws(Split(nn.Flatten(), head), many, seeded(), nested)
     log_probs = draws(images)
     assert log_probs.shape == (size, many, 3)
     expected = by_hand([nn.Flatten(), *head], draws, images)
@@ -225,9 +235,9 @@ def test_one_product_is_arithmetic_by_hand(head: nn.Sequential, size: int, neste
 @given(head=heads(), size=st.integers(1, 5))
 def test_one_product_is_every_pass(head: nn.Sequential, size: int) -> None:
     images = 4 * images_like(size, 1, 3, 4)
-    log_probs = MCDropout(Split(nn.Flatten(), head), T, seeded(), nested=1)(images)
-    pass_by_pass = MCDropout(Split(nn.Flatten(), Opaque(head)), T, seeded())(images)
-    whole = MCDropout(Opaque(Split(nn.Flatten(), head)), T, seeded())(images)
+    log_probs = DropoutDraws(Split(nn.Flatten(), head), T, seeded(), nested=1)(images)
+    pass_by_pass = DropoutDraws(Split(nn.Flatten(), Opaque(head)), T, seeded())(images)
+    whole = DropoutDraws(Opaque(Split(nn.Flatten(), head)), T, seeded())(images)
     for other in (pass_by_pass, whole):
         torch.testing.assert_close(log_probs, other, atol=1e-5, rtol=1e-5)
 
@@ -246,7 +256,7 @@ def test_the_shipped_network_shares_its_trunk_and_its_products_among_draws(
 
     net.trunk.register_forward_hook(lambda trunk, inputs, output: trunk_saw.append(len(output)))
     monkeypatch.setattr(F, "linear", count)
-    MCDropout(net, 200, seeded(), nested)(images_like(150, 1, 8, 8))
+    DropoutDraws(net, 200, seeded(), nested)(images_like(150, 1, 8, 8))
     assert sum(trunk_saw) == 150
     # Of 128 units the next dropout keeps half, or with ten draws any at least once.
     assert sum(rows) == pytest.approx(200 * rows_a_draw, rel=0.05)
@@ -255,7 +265,7 @@ def test_the_shipped_network_shares_its_trunk_and_its_products_among_draws(
 
 def test_nested_draws_share_their_first_mask_only() -> None:
     head, images = dense_head(), images_like(5, 64)
-    draws = MCDropout(head, 23, seeded(), nested=5)
+    draws = DropoutDraws(head, 23, seeded(), nested=5)
     draws(images)
     first, second = draws.masks[head[0], 0], draws.masks[head[3], 0]
     for t in range(23):
@@ -277,14 +287,14 @@ def test_draws_are_independent_where_nesting_saves_nothing(net: nn.Module) -> No
     images = images_like(5, 64)
     if any(isinstance(layer, nn.Conv2d) for layer in net.modules()):
         images = images.view(5, 1, 8, 8)
-    draws = MCDropout(net, 20, seeded(), nested=10)(images)
-    assert torch.equal(draws, MCDropout(net, 20, seeded(), nested=1)(images))
+    draws = DropoutDraws(net, 20, seeded(), nested=10)(images)
+    assert torch.equal(draws, DropoutDraws(net, 20, seeded(), nested=1)(images))
 
 
 @pytest.mark.parametrize("opaque", [False, True])
 def test_big_batches_by_hand(opaque: bool) -> None:
     net, images = digits_net(), images_like(150, 1, 8, 8)
-    draws = MCDropout(Opaque(net) if opaque else net, 2, seeded())
+    draws = DropoutDraws(Opaque(net) if opaque else net, 2, seeded())
     log_probs = draws(images)
     expected = by_hand([*net.trunk, *net.head], draws, images)
     torch.testing.assert_close(log_probs, expected, atol=1e-5, rtol=0)
@@ -309,8 +319,8 @@ SHARED = nn.Dropout(0.5)
 def test_a_head_of_other_layers_is_run_draw_by_draw(layers: list[nn.Module]) -> None:
     torch.manual_seed(0)
     head, images = nn.Sequential(*layers, nn.Linear(64, 3)), images_like(5, 1, 8, 8)
-    log_probs = MCDropout(Split(nn.Flatten(), head), T, seeded())(images)
-    whole = MCDropout(Opaque(Split(nn.Flatten(), head)), T, seeded())(images)
+    log_probs = DropoutDraws(Split(nn.Flatten(), head), T, seeded())(images)
+    whole = DropoutDraws(Opaque(Split(nn.Flatten(), head)), T, seeded())(images)
     torch.testing.assert_close(log_probs, whole)
 
 
@@ -319,7 +329,7 @@ def test_dropout_in_the_trunk_gives_whole_passes() -> None:
     trunk = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Dropout(0.5))
     head = nn.Sequential(nn.Dropout(0.2), nn.Linear(32, 3))
     images = images_like(5, 1, 8, 8)
-    draws = MCDropout(Split(trunk, head), T, seeded())
+    draws = DropoutDraws(Split(trunk, head), T, seeded())
     log_probs = draws(images)
     torch.testing.assert_close(log_probs, by_hand([*trunk, *head], draws, images))
     assert draws.masks[trunk[2], 0].shape == (T, 32)
@@ -328,7 +338,7 @@ def test_dropout_in_the_trunk_gives_whole_passes() -> None:
 
 def test_whole_channels_of_a_convolution_are_dropped() -> None:
     net, images = batch_norm_net(), images_like(5, 1, 8, 8)
-    draws = MCDropout(net, T, seeded())
+    draws = DropoutDraws(net, T, seeded())
     log_probs = draws(images)
     assert draws.masks[net[2], 0].shape == (T, 4, 1, 1)
     torch.testing.assert_close(log_probs, by_hand(net.eval(), draws, images))
@@ -345,7 +355,7 @@ def test_one_layer_called_twice_has_masks_for_each_call() -> None:
 
     torch.manual_seed(0)
     net, images = Twice(), images_like(5, 16)
-    draws = MCDropout(net, T, seeded())
+    draws = DropoutDraws(net, T, seeded())
     log_probs = draws(images)
     outer, inner = draws.masks[net.drop, 0], draws.masks[net.drop, 1]
     assert (outer.shape, inner.shape) == ((T, 16), (T, 8))
@@ -356,7 +366,7 @@ def test_one_layer_called_twice_has_masks_for_each_call() -> None:
 
 def test_weights_are_read_anew_at_every_call() -> None:
     net, images = digits_net(), images_like(4, 1, 8, 8)
-    draws = MCDropout(net, T, seeded())
+    draws = DropoutDraws(net, T, seeded())
     before = draws(images)
     with torch.no_grad():
         for parameter in net.parameters():
@@ -369,12 +379,12 @@ def test_weights_are_read_anew_at_every_call() -> None:
 @pytest.mark.parametrize("build", [digits_net, batch_norm_net])
 def test_an_images_draws_depend_on_no_other_image(build: Callable[[], nn.Module]) -> None:
     net, images = build(), images_like(11, 1, 8, 8)
-    draws = MCDropout(net, T, seeded())
+    draws = DropoutDraws(net, T, seeded())
     expected = draws(images)
     order = torch.randperm(11, generator=seeded(3))
     in_batches = torch.cat([draws(batch) for batch in images[order].split(4)])
     torch.testing.assert_close(in_batches, expected[order], atol=1e-5, rtol=0)
-    last_alone_first = MCDropout(net, T, seeded())
+    last_alone_first = DropoutDraws(net, T, seeded())
     torch.testing.assert_close(last_alone_first(images[-1:]), expected[-1:], atol=1e-5, rtol=0)
     torch.testing.assert_close(last_alone_first(images), expected, atol=1e-5, rtol=0)
 
@@ -392,9 +402,11 @@ def test_networks_of_other_precision_return_float32(
     dtype: torch.dtype, error: float, opaque: bool
 ) -> None:
     head, images = dense_head(), images_like(5, 64)
-    expected = MCDropout(head, T, seeded(), nested=1)(images)
+    expected = DropoutDraws(head, T, seeded(), nested=1)(images)
     net = copy.deepcopy(head).to(dtype)
-    log_probs = MCDropout(Opaque(net) if opaque else net, T, seeded(), nested=1)(images.to(dtype))
+    log_probs = DropoutDraws(Opaque(net) if opaque else net, T, seeded(), nested=1)(
+        images.to(dtype)
+    )
     assert log_probs.dtype == torch.float32
     torch.testing.assert_close(log_probs, expected, atol=error, rtol=0)
 
@@ -416,7 +428,7 @@ def test_memory_is_bounded_whatever_the_number_of_draws() -> None:
         nn.Dropout(0.25), nn.Linear(8, hidden), nn.ReLU(), nn.Dropout(0.5), nn.Linear(hidden, 2)
     )
     with Largest() as largest:
-        MCDropout(head, many, seeded())(images)
+        DropoutDraws(head, many, seeded())(images)
     assert largest.numel <= len(images) * PRODUCTS_AT_ONCE * hidden
 
 
@@ -426,7 +438,7 @@ def test_memory_is_bounded_whatever_the_number_of_draws() -> None:
 def test_batch_norm_uses_its_running_statistics_and_keeps_them() -> None:
     net, images = batch_norm_net(), images_like(6, 1, 8, 8)
     before = copy.deepcopy(net.state_dict())
-    draws = MCDropout(net.train(), T, seeded())
+    draws = DropoutDraws(net.train(), T, seeded())
     log_probs = draws(images)
     for key, value in net.state_dict().items():
         assert torch.equal(value, before[key]), key
@@ -455,7 +467,7 @@ def test_modes_hooks_and_gradients_are_as_before(fails: str | None) -> None:
     elif fails == "pass":
         head.append(Broken())
     modes = {name: module.training for name, module in net.named_modules()}
-    draws = MCDropout(net, T, seeded())
+    draws = DropoutDraws(net, T, seeded())
     if fails is None:
         assert not draws(images).requires_grad
     else:
@@ -464,3 +476,87 @@ def test_modes_hooks_and_gradients_are_as_before(fails: str | None) -> None:
     assert {name: module.training for name, module in net.named_modules()} == modes
     assert not any(module._forward_hooks for module in net.modules())
     assert all(p.requires_grad and p.grad is None for p in net.parameters())
+
+
+# The plug-ins
+
+
+@pytest.mark.parametrize("nested", [1, 4, 10])
+def test_mc_dropout_makes_the_draws_of_its_own_nesting(nested: int) -> None:
+    net, images = digits_net(), images_like(5, 1, 8, 8)
+    made = MCDropout(nested)(net, 20, seeded(3))(images)
+    assert torch.equal(made, DropoutDraws(net, 20, seeded(3), nested)(images))
+    if nested == 10:
+        assert torch.equal(made, MCDropout()(net, 20, seeded(3))(images))
+
+
+@pytest.mark.parametrize("nested", [0, -3])
+def test_a_nesting_of_no_draws_is_refused(nested: int) -> None:
+    with pytest.raises(SettingError, match=rf"posterior\.nested: must be at least 1, got {nested}"):
+        MCDropout(nested)
+
+
+def test_mc_dropout_refuses_a_network_without_dropout_and_names_the_way_out() -> None:
+    with pytest.raises(ValueError, match=r"no active nn\.Dropout .*Deterministic"):
+        MCDropout()(nn.Linear(4, 2), T, seeded())
+
+
+@pytest.mark.parametrize("size", [1, PASS, 2 * PASS + 3])
+@pytest.mark.parametrize("build", [batch_norm_net, digits_net])
+def test_the_deterministic_draw_is_the_network_in_eval_mode(
+    build: Callable[[], nn.Module], size: int
+) -> None:
+    net, images = build(), images_like(size, 1, 8, 8)
+    expected = copy.deepcopy(net).eval()(images).log_softmax(-1).detach()
+    net.train()
+    next(net.children()).eval()
+    modes = {name: module.training for name, module in net.named_modules()}
+    before = copy.deepcopy(net.state_dict())
+    generator = seeded()
+    state = torch.get_rng_state()
+    log_probs = Deterministic()(net, 7, generator)(images)
+    assert log_probs.shape == (size, 1, expected.shape[1])  # one draw, however many are asked for
+    assert log_probs.dtype == torch.float32
+    assert not log_probs.requires_grad
+    torch.testing.assert_close(log_probs[:, 0], expected, atol=1e-6, rtol=1e-6)
+    assert {name: module.training for name, module in net.named_modules()} == modes
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(generator.get_state(), seeded().get_state())
+
+
+def test_the_deterministic_draw_restores_modes_if_the_network_fails() -> None:
+    net = nn.Sequential(nn.Dropout(0.5), Broken()).train()
+    with pytest.raises(RuntimeError, match="broken"):
+        Deterministic()(net, 1, seeded())(images_like(2, 4))
+    assert all(module.training for module in net.modules())
+
+
+def test_a_network_without_dropout_is_ranked_by_its_one_pass() -> None:
+    net = nn.Linear(2, 3)
+    net.weight.data = torch.tensor([[4.0, 0], [0, 4], [0, 0]])
+    net.bias.data.zero_()
+    images = torch.tensor([[1.0, 0], [1, 1], [1, 0.5]])
+    scores = margin(Deterministic()(net, 1, seeded())(images))
+    assert scores.argsort(descending=True).tolist() == [1, 2, 0]
+    assert scores[1].item() == pytest.approx(1, abs=1e-6)  # two classes are equally likely
+
+
+def test_a_network_of_half_precision_gives_a_deterministic_draw_in_float32() -> None:
+    net = dense_head().to(torch.bfloat16)
+    log_probs = Deterministic()(net, 1, seeded())(images_like(3, 64).bfloat16())
+    assert log_probs.dtype == torch.float32
+    torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(3, 1))
+
+
+def test_a_posterior_that_is_fitted_by_nothing_has_no_state() -> None:
+    class Mine(Posterior):
+        def __call__(self, network: nn.Module, mc_samples: int, generator: object) -> object:
+            return lambda images: images
+
+    for posterior in (Mine(), MCDropout(), Deterministic()):
+        posterior.on_train_start(nn.Identity())
+        posterior.on_train_step(nn.Identity(), 0, 1)
+        posterior.fit(nn.Identity(), torch.zeros(1), torch.zeros(1))
+        assert posterior.state_dict() == {}
+        posterior.load_state_dict({})

@@ -23,6 +23,7 @@ def test_purposes_keep_their_numbers() -> None:
         "VAE_NOISE": 9,
         "SUBSET": 10,
         "REPEATS": 11,
+        "UNLABELLED_BATCHES": 12,
     }
 
 
