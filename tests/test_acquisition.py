@@ -9,11 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from torch import Tensor
+from torch import Tensor, nn
 
 from baldvae_pl import acquisition
 from baldvae_pl.acquisition import (
     NEED_DISAGREEMENT,
+    NetworkScore,
     bald,
     least_confidence,
     margin,
@@ -224,3 +225,18 @@ def test_functions_that_need_disagreement_are_those_that_are_zero_without(
 
 def test_the_functions_that_need_disagreement_are_these() -> None:
     assert set(NEED_DISAGREEMENT) == {bald, mean_std, variation_ratios}
+
+
+def test_a_network_score_is_a_class_that_has_to_say_how_it_scores() -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        NetworkScore()
+
+    class Brightness(NetworkScore):
+        def __init__(self, factor: float) -> None:
+            self.factor = factor
+
+        def score(self, network: nn.Module, images: Tensor) -> Tensor:
+            return self.factor * network(images).sum(1)
+
+    images = torch.tensor([[[[1.0, 2]]], [[[3, 4]]]])
+    assert Brightness(factor=2).score(nn.Flatten(), images).tolist() == [6, 14]
