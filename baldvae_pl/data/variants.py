@@ -36,9 +36,17 @@ def repeat_with_noise(source: Source, times: int) -> Source:
 
     The redundant pools of Repeated-MNIST (Kirsch et al. 2019): Gaussian noise of `NOISE`, the same
     at every call. With n images, the copies of image i are i, i + n, i + 2n, …
+
+    Raises:
+        SettingError: If W is vectors, of which nobody knows how much noise they bear.
     """
     generator = make_generator(0, 0, Purpose.REPEATS)
     images, labels = source.train
+    if images.dtype != torch.uint8:
+        raise SettingError(
+            "--data.source.repeats: the noise is one of 8-bit pixels, and these images are of type "
+            f"{images.dtype}. Leave it out."
+        )
     noisy = images.repeat(times, 1, 1, 1)
     for part in noisy.split(4096):  # bounds the memory of floats
         noise = NOISE * torch.randn(part.shape, generator=generator)
