@@ -33,7 +33,7 @@ def read(
     """Read with a cache beside the folder."""
     found = find_images(folder, "--data.root")
     cache = str(folder.parent / cache)
-    return read_images(folder, found, shape, skip, cache, "--data.root")
+    return read_images(folder, found, shape, skip, cache, "--data.root", "--data.source")
 
 
 @pytest.fixture
@@ -277,7 +277,9 @@ def test_a_faster_process_is_no_error(folder: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_cache_that_cannot_be_written_is_named(folder: Path) -> None:
     (folder.parent / "a_file").write_text("x")
-    with pytest.raises(SettingError, match=r"--data\.cache_folder: .*/a_file'.*0\.0 MB of room"):
+    with pytest.raises(
+        SettingError, match=r"--data\.source\.cache_folder: .*/a_file'.*0\.0 MB of room"
+    ):
         read(folder, cache="a_file")
 
 
@@ -317,14 +319,14 @@ def test_an_unreadable_image_is_named_or_left_out(
         assert said.startswith("--data.root: 1 of 4 images in ")
         assert "a/broken.jpg (" in said
         assert words in said
-        assert "--data.skip_unreadable true" in said
+        assert "--data.source.skip_unreadable true" in said
     assert read(folder, skip=True).files == ["a/10.png", "b/1.png", "b/2.png"]
 
 
 def test_of_many_unreadable_images_some_are_named(folder: Path) -> None:
     for number in range(5):
         (folder / f"{number}.png").write_bytes(b"x")
-    with pytest.raises(SettingError, match=r"5 of 8 .*: 0\.png .*1\.png .*2\.png \(.*\), …\. Mend"):
+    with pytest.raises(SettingError, match=r"5 of 8 .*: 0\.png .*1\.png .*2\.png \(.*\), …\. Fix"):
         read(folder)
 
 

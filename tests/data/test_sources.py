@@ -14,24 +14,15 @@ from conftest import write_fashion_mnist
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from baldvae_pl.data.sources import (
-    CIFAR10,
-    MNIST,
-    FashionMNIST,
-    ImageFolder,
-    Images,
-    Source,
-    check_source,
-    choose,
-    digits,
-    repeat,
-)
+from baldvae_pl.data.images import Images, Source, check_source
+from baldvae_pl.data.sources import CIFAR10, MNIST, DataSource, Digits, FashionMNIST, ImageFolder
+from baldvae_pl.data.variants import random_subset, repeat_with_noise
 from baldvae_pl.errors import SettingError
 
 
 @pytest.fixture(scope="module")
 def digits_source(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    return digits(tmp_path_factory.mktemp("data"))
+    return Digits()(tmp_path_factory.mktemp("data"))
 
 
 def test_digits_are_those_of_scikit_learn_each_in_one_part(digits_source: Source) -> None:
@@ -64,7 +55,7 @@ def test_digits_split_is_stratified_and_the_same_for_every_seed(digits_source: S
     assert (share - 500 / 1797).abs().max() < 1 / 174
     np.random.seed(1)  # noqa: NPY002
     torch.manual_seed(1)
-    again = digits(Path("elsewhere"))
+    again = Digits()(Path("elsewhere"))
     assert torch.equal(again.train.images, train.images)
     assert torch.equal(again.test.labels, test.labels)
     sha = hashlib.sha256(train.images.numpy().tobytes()).hexdigest()
@@ -78,7 +69,7 @@ def test_digits_net_normalises_by_the_moments_of_digits(digits_source: Source) -
 
 
 def test_mnist(real_data: Path) -> None:
-    train, test, classes, *_ = MNIST(real_data)
+    train, test, classes, *_ = MNIST()(real_data)
     assert train.images.shape == (60_000, 1, 28, 28)
     assert test.images.shape == (10_000, 1, 28, 28)
     assert classes == list("0123456789")
@@ -113,7 +104,7 @@ def test_mnist_that_cannot_be_had_says_what_to_do(
 
     monkeypatch.setattr(torchvision.datasets.MNIST, "download", download)
     with pytest.raises(SettingError) as caught:
-        MNIST(tmp_path)
+        MNIST()(tmp_path)
     message = str(caught.value)
     for part in ("train", "t10k"):
         assert f"{part}-images-idx3-ubyte" in message
@@ -135,12 +126,12 @@ def test_mnist_files_that_are_cut_short_are_no_mnist(
         (raw / f"{part}-images-idx3-ubyte").write_bytes(header + bytes(1000))
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(b"")
     with pytest.raises(SettingError, match="no readable MNIST"):
-        MNIST(tmp_path)
+        MNIST()(tmp_path)
 
 
 def test_fashion_mnist_reads_files_in_its_format(tmp_path: Path) -> None:
     written = write_fashion_mnist(tmp_path)
-    train, test, classes, *_ = FashionMNIST(tmp_path)
+    train, test, classes, *_ = FashionMNIST()(tmp_path)
     for images, part in ((train, "train"), (test, "t10k")):
         assert torch.equal(images.images[:, 0], torch.tensor(written[f"{part}-images-idx3-ubyte"]))
         assert images.labels.tolist() == written[f"{part}-labels-idx1-ubyte"].tolist()
@@ -171,7 +162,7 @@ def test_cifar10_reads_files_in_its_format(tmp_path: Path, monkeypatch: pytest.M
         rows.append(chance.integers(0, 256, (4, 3072), np.uint8))
         batch = {"data": rows[-1], "labels": [number, 1, 2, 3]}
         (folder / name).write_bytes(pickle.dumps(batch))
-    train, test, classes, *_ = CIFAR10(tmp_path)
+    train, test, classes, *_ = CIFAR10()(tmp_path)
     assert classes == names
     # A row holds the red plane, the green one and the blue one.
     assert torch.equal(train.images, torch.tensor(np.stack(rows[:5])).view(20, 3, 32, 32))
@@ -189,7 +180,7 @@ def test_cifar10_reads_files_in_its_format(tmp_path: Path, monkeypatch: pytest.M
     ],
 )
 def test_what_cannot_be_had_is_named(
-    source: type, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: type[DataSource], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def download(self: object) -> None:
         raise URLError("no network")
@@ -197,7 +188,7 @@ def test_what_cannot_be_had_is_named(
     monkeypatch.setattr(torchvision.datasets.MNIST, "download", download)
     monkeypatch.setattr(torchvision.datasets.CIFAR10, "download", download)
     with pytest.raises(SettingError, match=words):
-        source(tmp_path)
+        source()(tmp_path)
 
 
 # Class-per-folder trees
@@ -223,13 +214,13 @@ def tree(tmp_path: Path) -> Path:
 
 
 def folder_source(tree: Path, **options: object) -> Source:
-    return ImageFolder(tree, 4, 1, cache_folder=str(tree.parent / "cache"), **options)
+    return ImageFolder(4, 1, cache_folder=str(tree.parent / "cache"), **options)(tree)
 
 
 def test_image_folder_labels_by_folder_and_names_files(tree: Path) -> None:
     source = folder_source(tree)
     check_source(source)
-    train, test, classes, files, fingerprint = source
+    train, test, classes, files, fingerprint, pictures = source
     assert classes == ["cat", "dog"]
     assert files == ["train/cat/8.png", "train/cat/9.png", "train/dog/1.png", "train/dog/x/2.png"]
     assert train.images.shape == (4, 1, 4, 4)
@@ -238,10 +229,11 @@ def test_image_folder_labels_by_folder_and_names_files(tree: Path) -> None:
     assert test.images[:, 0, 0, 0].tolist() == [5, 4]
     assert test.labels.tolist() == [0, 1]
     assert fingerprint == hashlib.sha256(train.images.numpy().tobytes()).hexdigest()
+    assert pictures is None
 
 
 def test_image_folder_is_colour_of_32_pixels_by_default(tree: Path) -> None:
-    source = ImageFolder(tree, cache_folder=str(tree.parent / "cache"))
+    source = ImageFolder(cache_folder=str(tree.parent / "cache"))(tree)
     assert source.train.images.shape == (4, 3, 32, 32)
 
 
@@ -278,6 +270,51 @@ def test_one_class_is_refused(tree: Path) -> None:
         check_source(folder_source(tree))
 
 
+# Options
+
+
+@pytest.mark.parametrize("image_size", [0, -1])
+def test_images_have_a_size(image_size: int) -> None:
+    with pytest.raises(SettingError, match=r"--data\.source\.image_size: must be at least 1, got"):
+        ImageFolder(image_size)
+
+
+@pytest.mark.parametrize("name", ["subset", "repeats"])
+@pytest.mark.parametrize("source", [Digits, MNIST, FashionMNIST, CIFAR10, ImageFolder])
+def test_nothing_of_a_data_set_is_no_data_set(source: type[DataSource], name: str) -> None:
+    with pytest.raises(SettingError, match=rf"--data\.source\.{name}: must be at least 1, got 0"):
+        source(**{name: 0})
+
+
+def test_a_source_of_ones_own_has_the_same_options(digits_source: Source) -> None:
+    class Mine(DataSource):
+        def load(self, root: Path) -> Source:
+            assert root == Path("here")
+            return digits_source
+
+    assert Mine()(Path("here")) is digits_source
+    part = Mine(subset=30, repeats=3)(Path("here"))  # first a part, then that part three times
+    expected = repeat_with_noise(random_subset(digits_source, 30), 3)
+    assert torch.equal(part.train.images, expected.train.images)
+    assert torch.equal(part.train.labels, expected.train.labels)
+    assert len(part.train.labels) == 90
+    with pytest.raises(TypeError, match="abstract"):
+        DataSource()
+
+
+def test_a_part_of_a_tree_keeps_its_names(tree: Path) -> None:
+    whole, part = folder_source(tree), folder_source(tree, subset=2)
+    check_source(part)
+    assert len(part.files) == 2
+    for file, image, label in zip(part.files, *part.train, strict=True):
+        index = whole.files.index(file)
+        assert torch.equal(image, whole.train.images[index])
+        assert label == whole.train.labels[index]
+
+
+# What is checked
+
+
 def test_a_source_that_forgets_names_of_files_is_refused() -> None:
     images = Images(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 0]))
     check_source(Source(images, images, ["a", "b"], ["x", "y", "z"]))
@@ -285,36 +322,40 @@ def test_a_source_that_forgets_names_of_files_is_refused() -> None:
         check_source(Source(images, images, ["a", "b"], ["x", "y"]))
 
 
-def test_a_subset_is_the_same_images_every_time_with_their_labels_and_files(
-    digits_source: Source,
-) -> None:
-    named = digits_source._replace(files=[f"{i}.png" for i in range(1297)], fingerprint="x")
-    chosen, again = (choose(named, 100) for _ in range(2))
-    assert torch.equal(chosen.train.images, again.train.images)
-    numbers = [int(file.removesuffix(".png")) for file in chosen.files]
-    assert numbers == sorted(set(numbers))
-    assert torch.equal(chosen.train.images, digits_source.train.images[numbers])
-    assert torch.equal(chosen.train.labels, digits_source.train.labels[numbers])
-    assert chosen.test is named.test
-    assert chosen.fingerprint is None  # they are other images now
-    assert abs(np.mean(numbers) - 648) < 5 * 1297 / 12**0.5 / 10
-    assert choose(named, None) is named
-    with pytest.raises(SettingError, match=r"--data\.subset: 1298 is more than the 1297"):
-        choose(named, 1298)
+def vectors(size: int, width: int = 3) -> Images:
+    return Images(torch.arange(1.0 * size * width).view(size, width), torch.arange(size) % 2)
 
 
-def test_repeated_images_differ_by_noise_of_a_tenth_of_the_spread(digits_source: Source) -> None:
-    grey = Images(torch.full((5000, 1, 4, 4), 128, dtype=torch.uint8), torch.arange(5000) % 10)
-    source = digits_source._replace(train=grey, files=[str(i) for i in range(5000)])
-    four = repeat(source, 4)
-    assert four.train.images.shape == (20_000, 1, 4, 4)
-    assert torch.equal(four.train.labels, grey.labels.repeat(4))
-    assert four.files[5001] == "1"
-    noise = four.train.images.float() - 128
-    assert abs(noise.mean()) < 0.1
-    assert noise.std() == pytest.approx(0.1 * 0.3081 * 255, rel=0.02)
-    assert not torch.equal(four.train.images[:5000], four.train.images[5000:10_000])
-    assert torch.equal(four.train.images, repeat(source, 4).train.images)
-    assert repeat(source, 1) is source
-    extremes = repeat(digits_source, 2).train.images  # no number runs over
-    assert (extremes[1297:].float() - digits_source.train.images.float()).abs().max() < 60
+def test_vectors_are_a_source_too_with_pictures_for_people() -> None:
+    pictures = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+    check_source(Source(vectors(4), vectors(2), ["a", "b"]))
+    check_source(Source(vectors(4), vectors(2), ["a", "b"], pictures=pictures))
+    with pytest.raises(SettingError, match=r"--data\.source: train has 4 pictures for 5 images"):
+        check_source(Source(vectors(5), vectors(2), ["a", "b"], pictures=pictures))
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_vectors_of_numbers_that_are_not_finite_are_refused(part: str, number: float) -> None:
+    source = Source(vectors(4), vectors(2), ["a", "b"])
+    getattr(source, part).images[1, 2] = number
+    with pytest.raises(SettingError, match=f"{part} has NaN or infinite numbers"):
+        check_source(source)
+
+
+@pytest.mark.parametrize(
+    ("test", "words"),
+    [
+        (vectors(2, 4), "test has images of another size than train"),
+        (
+            Images(torch.zeros(2, 3, 1, 1, dtype=torch.uint8), torch.tensor([0, 1])),
+            "test has images of another size than train",
+        ),
+        (Images(vectors(2).images.double(), torch.tensor([0, 1])), "type torch.float64"),
+        (Images(vectors(2).images[:0], torch.empty(0, dtype=torch.long)), "test has no images"),
+    ],
+    ids=["width", "pictures", "double", "none"],
+)
+def test_a_test_set_of_another_kind_than_w_is_refused(test: Images, words: str) -> None:
+    with pytest.raises(SettingError, match=words):
+        check_source(Source(vectors(4), test, ["a", "b"]))
