@@ -74,6 +74,7 @@ class Pool:
             scores=torch.empty(0),
             thresholds=torch.empty(0),
         )
+        self.synthesised = 0  # so many were asked about, -1 the first; not all had an answer
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -161,6 +162,12 @@ class Pool:
         if scores is not None:
             self.scores[indices] = scores.to(self.scores)
 
+    def was_bought(self, index: int) -> bool:
+        """Whether this image of W, or synthesised one, was answered, and not taken back."""
+        if 0 <= index < len(self.labels):
+            return bool(self.acquired_in[index] != UNLABELLED)
+        return bool((self.generated.parents == index).any())
+
     def set_aside(self, indices: Tensor) -> None:
         """Take images of U whose class nobody can tell out of U.
 
@@ -185,7 +192,7 @@ class Pool:
         """
         dependent = self.generated.parents == index
         in_w = 0 <= index < len(self.labels)
-        if not (self.acquired_in[index] != UNLABELLED if in_w else dependent.any()):
+        if not self.was_bought(index):
             raise ValueError(f"image {index} was not bought, so there is nothing to correct")
         if label is None:
             self.generated = self.generated.of(~dependent)
@@ -287,6 +294,7 @@ class Pool:
             "labels": self.labels,
             "scores": self.scores,
             "generated": self.generated._asdict(),
+            "synthesised": torch.tensor(self.synthesised),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -295,6 +303,7 @@ class Pool:
         self.labels = state["labels"]
         self.scores = state["scores"]
         self.generated = Generated(**state["generated"])
+        self.synthesised = int(state["synthesised"])
 
 
 def class_balanced_order(order: Tensor, labels: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.loop.processes import Processes
 from baldvae_pl.loop.scoring import complements_of, mean_probabilities
 from baldvae_pl.oracle import CANNOT_TELL, Oracle, Question
-from baldvae_pl.pool import SYNTHESISED, Pool
+from baldvae_pl.pool import Pool
 from baldvae_pl.posterior import Draws
 from baldvae_pl.seeding import Purpose, make_generator
 from baldvae_pl.selection import Candidates, Selection, SelectionFunction, Synthesised
@@ -121,8 +121,8 @@ def purchase_of(
                 f"--acquisition.selection: it made images of shape {tuple(bought.shape[1:])}, the "
                 f"data set's are {tuple(images.shape[1:])}."
             )
-        before = int((pool.generated.kinds == SYNTHESISED).sum())
-        indices = -1 - before - torch.arange(len(bought))
+        # The first after all that were ever asked about: an index has one answer in the ledger.
+        indices = -1 - pool.synthesised - torch.arange(len(bought))
         scores = each.map(draws, bought, "Scoring", bald)
     else:
         indices, bought, scores = chosen, images[chosen], scores_N[chosen]
@@ -207,6 +207,7 @@ def take(pool: Pool, purchase: Purchase, answers: Answers, round: int) -> None:
         pool.correct(index, None if isinstance(label, str) else label, round)
         if label == CANNOT_TELL and index >= 0:
             pool.set_aside(torch.tensor([index]))
+    pool.synthesised += int((purchase.indices < 0).sum())
     is_told, labels = told(purchase.indices, answers)
     known, unknown = purchase.of(is_told), purchase.of(~is_told)
     in_w = known.indices >= 0
