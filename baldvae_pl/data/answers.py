@@ -55,16 +55,17 @@ class Ledger:
         self.path = path
         self.asked: dict[int, list[int]] = {}
         self.answers: dict[int, list[Answer]] = {}
+        self._corrections: dict[int, dict[int, Label]] = {}
+        self._own: tuple[int, set[int]] = (-1, set())  # the question asked last
         lines = [] if path is None or not path.is_file() else _read(path)
         here = False
         for line in lines:
             if "data" in line:
                 here = line["data"] == fingerprint
             elif here and "asked" in line:
-                self.asked[line["round"]] = line["asked"]
+                self._open(line["round"], line["asked"])
             elif here:
-                answer = Answer(line["image"], line["label"])
-                self.answers.setdefault(line["round"], []).append(answer)
+                self._note(line["round"], Answer(line["image"], line["label"]))
         if not here:
             self._append([{"data": fingerprint}])
 
@@ -73,13 +74,14 @@ class Ledger:
         asked = indices.tolist()
         if self.asked.get(round) != asked:
             self._append([{"round": round, "asked": asked}])
-            self.asked[round] = asked
+            self._open(round, asked)
 
     def record(self, round: int, answers: Iterable[Answer]) -> None:
         """Write answers down; they are on the disk when this returns."""
         answers = list(answers)
         self._append([{"round": round, "image": a.image, "label": a.label} for a in answers])
-        self.answers.setdefault(round, []).extend(answers)
+        for answer in answers:
+            self._note(round, answer)
 
     def known(self, round: int) -> dict[int, Label]:
         """Return the label of each image that was answered and not withdrawn, the last one.
@@ -94,9 +96,22 @@ class Ledger:
 
     def corrections(self, round: int) -> dict[int, Label]:
         """Return what was said, while this round's question was open, of images bought before."""
-        own = set(self.asked.get(round, ()))
-        given = self.answers.get(round, [])
-        return {answer.image: answer.label for answer in given if answer.image not in own}
+        return self._corrections.get(round, {})
+
+    def _open(self, round: int, asked: list[int]) -> None:
+        self.asked[round] = asked
+        self._own = (round, set(asked))
+
+    def _note(self, round: int, answer: Answer) -> None:
+        """Keep an answer; what the question open just then did not ask about is a correction.
+
+        A later question of the same round may ask about other images.
+        """
+        self.answers.setdefault(round, []).append(answer)
+        if self._own[0] != round:
+            self._own = (round, set(self.asked.get(round, ())))
+        if answer.image not in self._own[1]:
+            self._corrections.setdefault(round, {})[answer.image] = answer.label
 
     def _append(self, lines: list[dict[str, Any]]) -> None:
         if self.path is None or not lines:

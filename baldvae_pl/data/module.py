@@ -180,7 +180,10 @@ class PoolDataModule(LightningDataModule):
                 "answer. An oracle answers all, or raises NotYet to end the run until it can."
             )
         labels = {index: known[index] for index in indices}
-        return Answers(labels, ledger.corrections(question.round))
+        # A run that goes on with other settings may not have bought what another start corrected.
+        given = ledger.corrections(question.round).items()
+        corrections = {index: label for index, label in given if self.pool.was_bought(index)}
+        return Answers(labels, corrections)
 
     def _answers(self, question: Question) -> Iterable[list[Answer]]:
         """Yield what the oracle answers, as it comes."""
