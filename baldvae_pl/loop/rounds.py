@@ -278,6 +278,8 @@ class ActiveLearning(Callback):
             # Parents come from L as it was before this purchase, or from the purchase itself.
             parents, complements = complement(round, self.complement, purchase.of(is_told))
             take(pool, purchase, answers, round.number + 1)
+            kept = pool.acquired_in[parents] >= 0  # a parent's own label may be taken back
+            parents, complements = parents[kept], complements[kept]
             scores, threshold = purchase.scores_N[parents], purchase.threshold
             pool.extend(complements, parents, round.number + 1, scores, threshold)
             check_agreement(round.each, pool)
