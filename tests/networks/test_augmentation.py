@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from baldvae_pl.cli.app import main
 from baldvae_pl.errors import SettingError
+from baldvae_pl.main import main
 from baldvae_pl.modules import classifier as modules
 from baldvae_pl.modules.classifier import Classifier
 from baldvae_pl.networks.augmentation import crop, crop_and_flip
+from baldvae_pl.objective import Step
 
 
 def all_crops(image: torch.Tensor) -> set[bytes]:
@@ -80,6 +81,25 @@ def test_augmented_steps_see_augmented_images() -> None:
     images, labels = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 3])
     expected = F.cross_entropy(black(torch.zeros_like(images)), labels)
     torch.testing.assert_close(black.training_step((images, labels), 0), expected)
+
+
+def test_unlabelled_images_of_a_step_are_not_augmented() -> None:
+    steps = []
+
+    def objective(step: Step) -> torch.Tensor:
+        steps.append(step)
+        return step.images.sum()
+
+    black = Classifier(augmentation=torch.zeros_like, objective=objective)
+    black.log = lambda *args, **kwargs: None
+    images, labels, others = torch.rand(4, 1, 8, 8), torch.arange(4), torch.rand(3, 1, 8, 8)
+    batch = {"labelled": (images, labels), "unlabelled": (others, torch.full((3,), -1))}
+    assert black.training_step(batch, 0) == 0
+    (step,) = steps
+    assert step.unlabelled is others
+    assert step.images.abs().max() == 0
+    assert step.labels is labels
+    assert step.network is black.network
 
 
 def test_an_unknown_augmentation_names_the_known_ones() -> None:

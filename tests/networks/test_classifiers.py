@@ -1,11 +1,12 @@
-"""Networks against the layers that the paper and PyTorch's official examples prescribe."""
+"""Classifiers against the layers that the paper and PyTorch's official examples prescribe."""
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from baldvae_pl.networks import CIFAR10Net, ConvVAE, DenseVAE, DigitsNet, LeNet, MNISTNet, ResNet18
+from baldvae_pl.networks import CIFAR10Net, DigitsNet, LeNet, MNISTNet, ResNet18, dropout_head
+from baldvae_pl.posterior import DropoutDraws
 
 
 def count(network: nn.Module) -> int:
@@ -115,58 +116,37 @@ def test_resnet18_is_that_for_small_images() -> None:
     assert ResNet18(num_classes=7, channels=1).eval()(torch.rand(2, 1, 16, 16)).shape == (2, 7)
 
 
-def test_conv_vae_has_three_layers_each_way() -> None:
-    torch.manual_seed(0)
-    vae = ConvVAE((3, 32, 32), width=8, latent=5)
-    images, z = torch.rand(2, 3, 32, 32), torch.randn(2, 5)
-    convolutions = [
-        [layer for layer in half.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
-        for half in (vae.hidden, vae.decoder)
+@pytest.mark.parametrize(
+    ("build", "shapes"),
+    [
+        (MNISTNet, [(3, 28, 28), (1, 29, 33), (3, 7, 6)]),
+        (LeNet, [(3, 28, 28), (1, 31, 17), (3, 16, 16)]),
+        (DigitsNet, [(3, 8, 8), (1, 9, 5), (3, 2, 3)]),
+        (CIFAR10Net, [(1, 32, 32), (3, 33, 47), (1, 16, 17)]),
+    ],
+)
+def test_images_of_any_size_and_colour_fit(
+    build: type[nn.Module], shapes: list[tuple[int, int, int]]
+) -> None:
+    for shape in shapes:
+        net = build(num_classes=4, image_shape=shape)
+        assert net(torch.rand(2, *shape)).shape == (2, 4), shape
+
+
+@pytest.mark.parametrize("build", [MNISTNet, LeNet, DigitsNet, CIFAR10Net, ResNet18])
+def test_all_draws_share_the_trunk_and_products_of_the_head(build: type[nn.Module]) -> None:
+    draws = DropoutDraws(build(), 2, torch.Generator())
+    assert draws.trunk is not None
+    assert draws.folds
+
+
+def test_the_dropout_head_is_that_of_the_official_example() -> None:
+    layers = [(type(layer), getattr(layer, "p", None)) for layer in dropout_head(7, 3)]
+    assert layers == [
+        (nn.Dropout, 0.25),
+        (nn.Linear, None),
+        (nn.ReLU, None),
+        (nn.Dropout, 0.5),
+        (nn.Linear, None),
     ]
-    assert [layer.out_channels for layer in convolutions[0]] == [8, 16, 32]
-    assert [layer.out_channels for layer in convolutions[1]] == [16, 8, 3]
-
-    x = images
-    for layer in convolutions[0]:
-        x = F.conv2d(x, layer.weight, layer.bias, 2, 1).relu()
-    hidden = x.flatten(1)
-    assert hidden.shape == (2, 32 * 4 * 4)
-    mean, log_var = vae.encode(images)
-    torch.testing.assert_close(mean, F.linear(hidden, vae.mean.weight, vae.mean.bias))
-    torch.testing.assert_close(log_var, F.linear(hidden, vae.log_var.weight, vae.log_var.bias))
-
-    x = F.linear(z, vae.decoder[0].weight, vae.decoder[0].bias).relu().view(2, 32, 4, 4)
-    for layer in convolutions[1]:
-        x = F.conv_transpose2d(x, layer.weight, layer.bias, 2, 1)
-        x = x.relu() if layer.out_channels > 3 else x.sigmoid()
-    torch.testing.assert_close(vae.decode(z), x)
-
-
-@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 30, 30), (3, 36, 53), (1, 8, 15), (3, 64, 64)])
-def test_conv_vae_takes_images_of_any_size(shape: tuple[int, int, int]) -> None:
-    vae = ConvVAE(shape, width=2, latent=4)
-    mean, _ = vae.encode(torch.rand(2, *shape))
-    assert vae.decode(mean).shape == (2, *shape)
-
-
-def test_dense_vae_is_that_of_the_official_example() -> None:
-    torch.manual_seed(0)
-    vae = DenseVAE((1, 28, 28), 400, 20)
-    images, z = torch.rand(3, 1, 28, 28), torch.randn(3, 20)
-    w1, b1, w21, b21, w22, b22, w3, b3, w4, b4 = vae.parameters()
-    hidden = F.linear(images.view(3, 784), w1, b1).relu()
-    mean, log_var = vae.encode(images)
-    torch.testing.assert_close(mean, F.linear(hidden, w21, b21))
-    torch.testing.assert_close(log_var, F.linear(hidden, w22, b22))
-    decoded = F.linear(F.linear(z, w3, b3).relu(), w4, b4).sigmoid()
-    torch.testing.assert_close(vae.decode(z), decoded.view(3, 1, 28, 28))
-    shapes = [tuple(w.shape) for w in (w1, w21, w22, w3, w4)]
-    assert shapes == [(400, 784), (20, 400), (20, 400), (400, 20), (784, 400)]
-    assert count(vae) == 652_824
-
-
-def test_decoded_images_stay_in_the_unit_interval_for_any_z() -> None:
-    torch.manual_seed(0)
-    images = DenseVAE((3, 4, 5)).decode(1000 * torch.randn(50, 8))
-    assert images.shape == (50, 3, 4, 5)
-    assert (images.min(), images.max()) == (0, 1)
+    assert dropout_head(7, 3)(torch.rand(5, 7)).shape == (5, 3)
