@@ -214,6 +214,9 @@ class PoolMachine(RuleBasedStateMachine):
         aside = (self.pool.acquired_in == SET_ASIDE).nonzero().flatten().tolist()
         assert aside == sorted(self.aside)
         assert self.pool.labels_bought == len(self.bought) + len(self.synthesised)
+        known = {*self.bought, *self.aside, *self.synthesised}
+        for index in range(-1 - self.asked, SIZE + 1):
+            assert self.pool.was_bought(index) == (index in known)
 
     @invariant()
     def every_image_keeps_its_label_round_and_score(self) -> None:
@@ -456,6 +459,19 @@ def test_a_withdrawn_synthesised_image_is_gone() -> None:
     assert pool.labels_bought == 2
     with pytest.raises(ValueError, match="image -1 was not bought"):
         pool.correct(-1, 3, round=5)
+
+
+def test_the_number_of_images_asked_about_survives_a_restart() -> None:
+    """More than there are: some had no answer, and an index is never used again."""
+    pool = pool_with_complements()
+    assert Pool(4, SHAPE).synthesised == 0
+    pool.synthesised = 3
+    file = io.BytesIO()
+    torch.save(pool.state_dict(), file)
+    file.seek(0)
+    resumed = Pool(4, SHAPE)
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    assert (resumed.synthesised, type(resumed.synthesised)) == (3, int)
 
 
 def test_vectors_of_floats_may_be_the_images() -> None:
