@@ -1,25 +1,29 @@
-"""The data module without a Trainer: initial pools, batches of a round, and checkpoints' checks."""
+"""The data module without a Trainer: pools, questions, batches of a round, checkpoints' checks."""
 
 import hashlib
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from lightning.pytorch.plugins import Precision
+from lightning.pytorch.plugins.precision import HalfPrecision
 from torch import Tensor
 
-from baldvae_pl.data.batches import Gather, RoundBatches, TestBatches, to_8_bit, to_unit_interval
+from baldvae_pl.data.batches import RoundBatches, like_w, to_floats
+from baldvae_pl.data.images import Images, Source
 from baldvae_pl.data.module import PoolDataModule
-from baldvae_pl.data.sources import Images, Source
+from baldvae_pl.data.sources import Digits
 from baldvae_pl.errors import SettingError
-from baldvae_pl.seeding import Purpose
+from baldvae_pl.objective import CrossEntropy, Objective, Step
+from baldvae_pl.oracle import CANNOT_TELL, WITHDRAWN, Answer, NotYet, Oracle, Question
+from baldvae_pl.pool import Pool
+from baldvae_pl.seeding import Purpose, make_generator
+from baldvae_pl.selection import Candidates, RandomSubset
 
 CLASSES = ["ant", "bee", "cat"]
 
@@ -43,14 +47,61 @@ def twelve_of_other_classes(root: Path) -> Source:
     return Source(numbered(range(12)), numbered(range(200, 205)), ["ant", "bee", "dog"])
 
 
-def data_of_twelve(
-    *, round: int = 0, rank: int = 0, world_size: int = 1, **options: object
-) -> PoolDataModule:
+def twelve_vectors(root: Path) -> Source:
+    """Vectors whose first number is their index, beyond [0, 1]."""
+    train, test = (
+        Images(torch.arange(3.0 * size).view(size, 3) / 3 - shift, torch.arange(size) % 3)
+        for size, shift in ((12, 0), (5, 100))
+    )
+    return Source(train, test, CLASSES)
+
+
+def question_of(data: PoolDataModule, indices: Tensor, round: int = 0) -> Question:
+    return Question(round, indices, data.train.images[indices], data.classes)
+
+
+def buy_first_labels(data: PoolDataModule, balanced: bool = False) -> None:
+    """As the callback does at the begin of a run."""
+    among = Candidates(
+        priorities_N=torch.zeros(len(data.pool.labels)),
+        labelled=data.pool.labelled,
+        query_size=data.initial_size,
+        highest=data.pool.highest_unlabelled,
+        map=lambda function, indices: function(data.train.images[indices]),
+        generator=make_generator(data.seed, 0, Purpose.INITIAL_LABELS),
+        known_labels_N=data.train.labels,
+    )
+    chosen = RandomSubset(balanced)(among)
+    labels = data.ask(question_of(data, chosen)).labels
+    data.pool.acquire(chosen, torch.tensor([labels[i] for i in chosen.tolist()]), round=0)
+
+
+def module_of_twelve(**options: object) -> PoolDataModule:
     options = {"source": twelve, "initial_labels": 4, "batch_size": 5} | options
     data = PoolDataModule(**options)
     data.setup("fit")
-    data.label_initial()
-    data.trainer = SimpleNamespace(current_epoch=round, global_rank=rank, world_size=world_size)
+    return data
+
+
+def data_of_twelve(
+    *,
+    round: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    balanced: bool = False,
+    objective: object = None,
+    **options: object,
+) -> PoolDataModule:
+    """With its first labels, in a round of a run."""
+    data = module_of_twelve(**options)
+    buy_first_labels(data, balanced)
+    data.trainer = SimpleNamespace(
+        current_epoch=round,
+        global_rank=rank,
+        world_size=world_size,
+        lightning_module=SimpleNamespace(objective=objective),
+        precision_plugin=Precision(),
+    )
     return data
 
 
@@ -82,7 +133,8 @@ def test_initial_labels_are_uniform_over_the_images_and_a_matter_of_the_seed_alo
 def test_the_default_is_digits_with_twenty_labels() -> None:
     data = PoolDataModule()
     data.setup("fit")
-    data.label_initial()
+    buy_first_labels(data)
+    assert isinstance(data.load, Digits)
     assert (len(data.pool.labelled), len(data.pool.unlabelled)) == (20, 1277)
     assert len(data.test.labels) == 500
 
@@ -93,30 +145,33 @@ def test_all_images_may_be_labelled_but_no_more() -> None:
         data_of_twelve(initial_labels=13)
 
 
-def test_an_unknown_source_names_the_known_ones() -> None:
-    with pytest.raises(SettingError, match=r"--data\.source: 'nosuch' .* MNIST, digits"):
-        PoolDataModule(source="nosuch")
-
-
-def test_an_unknown_oracle_is_an_error_that_names_no_function_of_torch() -> None:
-    with pytest.raises(SettingError, match=r"--data\.oracle: 'relu'") as caught:
-        data_of_twelve(oracle="relu")
-    assert "AggregationType" not in str(caught.value)
-
-
 @pytest.mark.parametrize(
-    "answer", [[0, 1], [0, 1, 3, 2], [0, -1, 1, 2], [0.0, 1.0, 2.0, 1.0]], ids=str
+    ("answer", "words"),
+    [
+        (torch.tensor([0, 1]), "asked for 4 labels, it answered tensor"),
+        (torch.tensor([[0], [1], [2], [0]]), "asked for 4 labels"),
+        (torch.tensor([0.0, 1.0, 2.0, 1.0]), "asked for 4 labels"),
+        ([0, 1, 2, 0], r"asked for 4 labels, it answered \[0, 1, 2, 0\]\. It must return a tensor"),
+        (None, "asked for 4 labels, it answered None"),
+        (torch.tensor([0, 1, 3, 2]), "it answered 3 for image .* from 0 to 2, CANNOT_TELL"),
+        (torch.tensor([0, -1, 1, 2]), "it answered -1 for image "),
+        (torch.tensor([True, False, True, True]), "it answered True for image "),
+    ],
+    ids=str,
 )
-def test_an_oracle_that_answers_nonsense_is_an_error(answer: list[float]) -> None:
-    with pytest.raises(SettingError, match=r"--data\.oracle: asked for 4 labels"):
-        data_of_twelve(oracle=lambda indices: torch.tensor(answer))
+def test_an_oracle_that_answers_nonsense_is_an_error(answer: object, words: str) -> None:
+    with pytest.raises(SettingError, match=rf"--data\.oracle: {words}"):
+        data_of_twelve(oracle=lambda indices: answer)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda x, y: (x.float(), y), "images of type torch.float32"),
-        (lambda x, y: (x[:, 0], y), r"not \(n, C, H, W\)"),
+        (lambda x, y: (x.float(), y), r"images of type torch.float32 and shape \(12, 1, 2, 2\)"),
+        (
+            lambda x, y: (x[:, 0], y),
+            r"neither torch.uint8 \(n, C, H, W\) nor torch.float32 \(n, D\)",
+        ),
         (lambda x, y: (x.numpy(), y), "not a Source of Images, which hold torch tensors"),
         (lambda x, y: (x, y.int()), "labels of type torch.int32"),
         (lambda x, y: (x, y[:, None]), r"labels of shape \(12, 1\)"),
@@ -141,35 +196,13 @@ def test_a_source_that_returns_something_else_is_refused() -> None:
             data_of_twelve(source=lambda root, wrong=wrong: wrong)
 
 
-@pytest.mark.parametrize(("size", "batch_size", "world_size"), [(10, 3, 1), (10, 3, 3), (7, 9, 4)])
-def test_test_images_are_shared_out_once_in_equally_many_batches(
-    size: int, batch_size: int, world_size: int
-) -> None:
-    shares = [list(TestBatches(size, batch_size, (r, world_size))) for r in range(world_size)]
-    assert sorted(torch.cat([x for share in shares for x in share]).tolist()) == [*range(size)]
-    assert len({len(share) for share in shares}) == 1
-    assert all(1 <= len(batch) <= batch_size for share in shares for batch in share)
-
-
 def test_initial_labels_may_be_balanced_or_all() -> None:
     for seed in range(20):
-        labels = data_of_twelve(balanced_initial_labels=True, initial_labels=7, seed=seed).pool
+        labels = data_of_twelve(balanced=True, initial_labels=7, seed=seed).pool
         counts = labels.labels[labels.labelled].bincount().tolist()
         assert sorted(counts) == [2, 2, 3]
     everything = data_of_twelve(initial_labels="all").pool
     assert everything.labelled.tolist() == list(range(12))
-
-
-def test_a_pool_may_be_a_part_of_the_data_set_and_repeated() -> None:
-    data = data_of_twelve(subset=5, repeats=3, initial_labels=15)
-    assert data.train.images.shape == (15, 1, 2, 2)
-    assert len(data.train.labels[:5].unique()) > 1
-    assert torch.equal(data.train.labels, data.train.labels[:5].repeat(3))
-    fingerprints = {
-        data_of_twelve(**options).fingerprint
-        for options in ({}, {"subset": 5}, {"repeats": 2}, {"subset": 5, "repeats": 3})
-    }
-    assert len(fingerprints) == 4
 
 
 # Batches
@@ -239,91 +272,19 @@ def test_processes_share_out_the_test_set(world_size: int) -> None:
     assert torch.equal(labels, images[:, 0, 0, 0] % 3)
 
 
-def round_batches(
-    items: int, batch_size: int, steps: int, round: int = 0, share: tuple[int, int] = (0, 1)
-) -> list[list[int]]:
-    seeds = (0, round, Purpose.BATCHES)
-    sampler = RoundBatches(100 + torch.arange(items), batch_size, steps, seeds, share)
-    assert len(sampler) == steps
-    return [batch.tolist() for batch in sampler]
-
-
-@pytest.mark.parametrize(
-    ("items", "batch_size", "steps"), [(10, 4, 9), (3, 8, 5), (64, 64, 2), (100, 7, 3), (1, 1, 1)]
-)
-def test_a_round_has_its_steps_and_each_pass_sees_all_items(
-    items: int, batch_size: int, steps: int
-) -> None:
-    batches = round_batches(items, batch_size, steps)
-    assert [len(batch) for batch in batches] == [batch_size] * steps
-    seen = list(chain(*batches))
-    for start in range(0, len(seen) - items + 1, items):
-        assert sorted(seen[start : start + items]) == list(range(100, 100 + items))
-    rest = seen[len(seen) - len(seen) % items :]
-    assert len(set(rest)) == len(rest)
-
-
-def test_rounds_and_passes_are_shuffled_differently_and_repeatably() -> None:
-    one = round_batches(30, 30, 2)
-    assert one == round_batches(30, 30, 2)
-    assert one[0] != one[1]
-    assert one[0] != sorted(one[0])
-    assert one[0] != round_batches(30, 30, 2, round=1)[0]
-    sampler = RoundBatches(100 + torch.arange(30), 30, 2, (0, 0, Purpose.BATCHES))
-    assert [b.tolist() for b in sampler] == [b.tolist() for b in sampler]
-    sampler.set_epoch(1)
-    assert [b.tolist() for b in sampler] == round_batches(30, 30, 2, round=1)
-
-
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_processes_share_out_each_batch(world_size: int) -> None:
-    whole = round_batches(10, 8, 4)
-    shares = [round_batches(10, 8, 4, share=(rank, world_size)) for rank in range(world_size)]
-    for step, batch in enumerate(whole):
-        assert sorted(chain(*(share[step] for share in shares))) == sorted(batch)
-        sizes = [len(share[step]) for share in shares]
-        assert max(sizes) - min(sizes) <= 1
-
-
-@settings(deadline=None, max_examples=50, derandomize=True)
-@given(sizes=st.lists(st.integers(0, 5), min_size=1, max_size=3).filter(sum), data=st.data())
-def test_gather_is_indexing_into_the_parts_end_to_end(
-    sizes: list[int], data: st.DataObject
-) -> None:
-    starts = [sum(sizes[:i]) for i in range(len(sizes))]
-    parts = [numbered(range(start, start + n)) for start, n in zip(starts, sizes, strict=True)]
-    indices = torch.tensor(data.draw(st.lists(st.integers(0, sum(sizes) - 1), max_size=8))).long()
-    images, labels = Gather(*parts)[indices]
-    together = numbered(range(sum(sizes)))
-    assert torch.equal(images, together.images[indices])
-    assert torch.equal(labels, together.labels[indices])
-
-
-@pytest.mark.parametrize("index", [5, -1])
-def test_gather_has_no_image_beyond_its_parts(index: int) -> None:
-    with pytest.raises(IndexError):
-        Gather(numbered(range(5)))[torch.tensor([0, index])]
-
-
 # Pixels
 
 
 def test_8_bit_images_survive_the_way_to_floats_and_back() -> None:
     images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     data = data_of_twelve()
-    data.trainer.precision_plugin = Precision()
     floats, labels = data.on_after_batch_transfer((images, torch.tensor([3])), 0)
     assert (floats.dtype, floats.min(), floats.max()) == (torch.float32, 0, 1)
     assert labels.tolist() == [3]
     torch.testing.assert_close(floats.flatten(), torch.arange(256) / 255)
-    assert torch.equal(floats, to_unit_interval(images))
-    assert torch.equal(to_8_bit(floats), images)
-    assert to_8_bit(floats).dtype == torch.uint8
-
-
-def test_floats_are_rounded_to_the_nearest_grey_level_and_clamped() -> None:
-    pixels = torch.tensor([-3, -1e-6, 0.49, 0.51, 99.6, 254.49, 254.51, 255.1, 1000]) / 255
-    assert to_8_bit(pixels).tolist() == [0, 0, 0, 1, 100, 254, 255, 255, 255]
+    assert torch.equal(floats, to_floats(images))
+    assert torch.equal(like_w(floats, torch.uint8), images)
+    assert like_w(floats, torch.uint8).dtype == torch.uint8
 
 
 # Checkpoints
@@ -346,8 +307,9 @@ def test_the_pools_survive_a_checkpoint() -> None:
     for name in ("acquired_in", "labels", "scores"):
         ours, theirs = getattr(resumed.pool, name), getattr(data.pool, name)
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
-    for key, value in data.pool.generated.items():
-        assert torch.equal(resumed.pool.generated[key], value), key
+    for name, value in data.pool.generated._asdict().items():
+        assert torch.equal(getattr(resumed.pool.generated, name), value), name
+    assert resumed.pool.digest() == data.pool.digest()
 
 
 def test_the_fingerprint_is_the_sha_256_of_images_and_labels() -> None:
@@ -376,21 +338,6 @@ def test_every_change_of_the_data_is_seen(change: str) -> None:
     assert data_of_twelve(source=changed).fingerprint != data_of_twelve().fingerprint
 
 
-def test_a_source_gets_the_settings_that_it_has_parameters_for() -> None:
-    given = []
-
-    def choosy(root: Path, channels: int = 1, skip_unreadable: bool = False) -> Source:
-        given.append((channels, skip_unreadable))
-        return twelve(root)
-
-    data_of_twelve(source=choosy)
-    data_of_twelve(source=choosy, channels=3)
-    data_of_twelve(source=choosy, channels=3, skip_unreadable=True)
-    assert given == [(1, False), (3, False), (3, True)]
-    with pytest.raises(SettingError, match=r"--data\.image_size: 16 cannot be chosen, as choosy"):
-        data_of_twelve(source=choosy, image_size=16)
-
-
 @pytest.mark.parametrize(
     ("other", "message"),
     [
@@ -411,24 +358,3 @@ def test_a_checkpoint_of_other_data_or_seed_is_refused(
     with pytest.raises(SettingError, match=message):
         data.load_state_dict(state)
     assert torch.equal(data.pool.acquired_in, before)
-
-
-def test_answers_are_kept_for_the_images_they_were_given_for(tmp_path: Path) -> None:
-    asked: list[int] = []
-
-    def oracle(indices: torch.Tensor) -> torch.Tensor:
-        asked.extend(indices.tolist())
-        return indices % 3
-
-    def data(shade: int) -> PoolDataModule:
-        made = PoolDataModule(twelve, initial_labels=4, oracle=oracle)
-        made.setup("fit")
-        made.fingerprint = f"{shade}"
-        made.answers_file = tmp_path / "answers.pt"
-        return made
-
-    assert data(1).ask(torch.tensor([5, 3])).tolist() == [2, 0]
-    assert data(1).ask(torch.tensor([3, 7, 5])).tolist() == [0, 1, 2]
-    assert asked == [5, 3, 7]
-    assert data(2).ask(torch.tensor([3])).tolist() == [0]  # other images
-    assert asked == [5, 3, 7, 3]
