@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
@@ -17,11 +18,10 @@ from torch import Tensor
 from baldvae_pl.data.batches import RoundBatches, like_w, to_floats
 from baldvae_pl.data.images import Images, Source
 from baldvae_pl.data.module import PoolDataModule
-from baldvae_pl.data.sources import Digits
+from baldvae_pl.data.sources import DataSource, Digits
 from baldvae_pl.errors import SettingError
 from baldvae_pl.objective import CrossEntropy, Objective, Step
 from baldvae_pl.oracle import CANNOT_TELL, WITHDRAWN, Answer, NotYet, Oracle, Question
-from baldvae_pl.pool import Pool
 from baldvae_pl.seeding import Purpose, make_generator
 from baldvae_pl.selection import Candidates, RandomSubset
 
@@ -205,6 +205,408 @@ def test_initial_labels_may_be_balanced_or_all() -> None:
     assert everything.labelled.tolist() == list(range(12))
 
 
+def test_a_pool_may_be_a_part_of_the_data_set_and_repeated() -> None:
+    class Twelve(DataSource):
+        def load(self, root: Path) -> Source:
+            return twelve(root)
+
+    data = data_of_twelve(source=Twelve(subset=5, repeats=3), initial_labels=15)
+    assert data.train.images.shape == (15, 1, 2, 2)
+    assert len(data.train.labels[:5].unique()) > 1
+    assert torch.equal(data.train.labels, data.train.labels[:5].repeat(3))
+    fingerprints = {
+        data_of_twelve(source=Twelve(**options)).fingerprint
+        for options in ({}, {"subset": 5}, {"repeats": 2}, {"subset": 5, "repeats": 3})
+    }
+    assert len(fingerprints) == 4
+
+
+def test_the_root_is_what_the_source_is_called_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Path] = []
+
+    def source(root: Path) -> Source:
+        given.append(root)
+        return twelve(root)
+
+    monkeypatch.setenv("HOME", "/home/ant")
+    module_of_twelve(source=source, root="~/images")
+    module_of_twelve(source=source, root="here")
+    assert given == [Path("/home/ant/images"), Path("here")]
+
+
+def test_a_source_is_read_once_by_all_hooks() -> None:
+    read: list[Path] = []
+
+    def source(root: Path) -> Source:
+        read.append(root)
+        return twelve(root)
+
+    data = PoolDataModule(source, initial_labels=4)
+    data.prepare_data()
+    for stage in ("fit", "validate", "test"):
+        data.setup(stage)
+    assert len(read) == 1
+
+
+def test_a_prediction_reads_no_data_set_and_makes_no_pool() -> None:
+    def source(root: Path) -> Source:
+        raise AssertionError("was read")
+
+    data = PoolDataModule(source)
+    data.trainer = SimpleNamespace(predicting=True)
+    data.prepare_data()
+    data.setup("predict")
+    assert not hasattr(data, "pool")
+
+
+def test_a_source_that_fails_is_named_in_one_sentence() -> None:
+    def source(root: Path) -> Source:
+        raise RuntimeError("no\n such disk.")
+
+    with pytest.raises(SettingError, match=r"^--data\.source: RuntimeError: no such disk\. Fix"):
+        module_of_twelve(source=source)
+
+
+# Vectors in place of pictures
+
+
+def test_vectors_are_pooled_batched_and_left_as_they_are() -> None:
+    data = data_of_twelve(source=twelve_vectors, round=1, batch_size=6, steps_per_round=2)
+    assert (data.pool.image_shape, data.pool.generated.images.dtype) == ((3,), torch.float32)
+    assert data.pictures is None
+    parents = data.pool.labelled[:2]
+    made = torch.tensor([[500.0, 0.25, -7], [501, 0.125, -8]])
+    data.pool.extend(made, parents, 1, torch.ones(2), 0.5)
+    rows = {*map(tuple, [*data.train.images[data.pool.labelled].tolist(), *made.tolist()])}
+    for batch in data.train_dataloader():
+        images, labels = data.on_after_batch_transfer(batch, 0)
+        assert images is batch[0]
+        assert labels is batch[1]
+        assert {*map(tuple, images.tolist())} == rows  # six items in batches of six
+    for batch in data.val_dataloader():
+        assert batch[0].max() < 0
+
+
+def test_vectors_get_the_precision_of_the_trainer() -> None:
+    data = data_of_twelve(source=twelve_vectors)
+    data.trainer.precision_plugin = HalfPrecision("bf16-true")
+    images, _ = data.on_after_batch_transfer((data.train.images, data.train.labels), 0)
+    assert images.dtype == torch.bfloat16
+    torch.testing.assert_close(images.float(), data.train.images, atol=0, rtol=0.01)
+
+
+def test_pictures_are_for_people_alone() -> None:
+    pictures = numbered(range(12)).images
+    data = module_of_twelve(source=lambda root: twelve_vectors(root)._replace(pictures=pictures))
+    assert data.pictures is pictures
+    assert data.fingerprint == module_of_twelve(source=twelve_vectors).fingerprint
+    of_images = module_of_twelve()
+    assert of_images.pictures is of_images.train.images
+
+
+def test_the_fingerprint_of_vectors_is_that_of_their_bits() -> None:
+    data = module_of_twelve(source=twelve_vectors)
+    content = b"".join(x.numpy().tobytes() for x in (*data.train, *data.test))
+    assert data.fingerprint == hashlib.sha256(content).hexdigest()
+
+    def nudged(root: Path) -> Source:
+        source = twelve_vectors(root)
+        source.train.images[4, 1] = torch.nextafter(source.train.images[4, 1], torch.tensor(9.0))
+        return source
+
+    assert module_of_twelve(source=nudged).fingerprint != data.fingerprint
+
+
+def test_pools_of_vectors_survive_a_checkpoint_also_without_their_images() -> None:
+    data = data_of_twelve(source=twelve_vectors)
+    data.pool.extend(torch.randn(2, 3), data.pool.labelled[:2], 1, torch.rand(2), 0.25)
+    state = through_a_file(data.state_dict())
+    resumed, predicting = module_of_twelve(source=twelve_vectors), PoolDataModule()
+    for other in (resumed, predicting):
+        other.load_state_dict(state)
+        assert other.pool.digest() == data.pool.digest()
+        assert other.pool.image_shape == (3,)
+    assert predicting.classes == CLASSES
+
+
+# Questions
+
+
+class Says(Oracle):
+    """Answers with what it was told to, one after the other, and keeps the questions."""
+
+    def __init__(self, *answers: object) -> None:
+        self.answers = answers
+        self.questions: list[Question] = []
+
+    def answer(self, question: Question) -> Iterator[Answer]:
+        self.questions.append(question)
+        for answer in self.answers:
+            if isinstance(answer, Exception):
+                raise answer
+            yield Answer(*answer) if isinstance(answer, tuple) else answer
+
+    @property
+    def asked(self) -> list[list[int]]:
+        return [question.indices.tolist() for question in self.questions]
+
+
+def lines_of(file: Path) -> list[tuple[object, ...]]:
+    return [tuple(json.loads(line).values()) for line in file.read_text().splitlines()]
+
+
+def test_answers_that_come_one_by_one_are_each_on_the_disk_before_the_next(tmp_path: Path) -> None:
+    file = tmp_path / "answers.jsonl"
+    seen: list[list[tuple[object, ...]]] = []
+
+    class Watching(Oracle):
+        def answer(self, question: Question) -> Iterator[Answer]:
+            for index in question.indices.tolist():
+                seen.append(lines_of(file)[1:])
+                yield Answer(index, index % 3)
+            seen.append(lines_of(file)[1:])
+
+    data = module_of_twelve(oracle=Watching())
+    data.open_ledger(file)
+    answers = data.ask(question_of(data, torch.tensor([5, 3, 7]), round=2))
+    assert answers.labels == {5: 2, 3: 0, 7: 1}
+    assert list(answers.labels) == [5, 3, 7]
+    assert answers.corrections == {}
+    asked, given = (2, [5, 3, 7]), [(2, 5, 2), (2, 3, 0), (2, 7, 1)]
+    assert seen == [[asked, *given[:count]] for count in range(4)]
+
+
+def test_a_question_says_everything_about_its_images() -> None:
+    data = module_of_twelve(oracle=Says((5, 2), (3, 0), (7, 1)))
+    indices = torch.tensor([5, 3, 7])
+    data.ask(
+        Question(
+            round=2,
+            indices=indices,
+            images=data.train.images[indices],
+            classes=data.classes,
+            files=["5.png", "3.png", "7.png"],
+            scores=torch.tensor([0.5, 0.3, 0.7]),
+            probs_K_C=torch.eye(3),
+        )
+    )
+    (question,) = data.oracle.questions
+    assert (question.round, question.classes) == (2, CLASSES)
+    assert torch.equal(question.images, data.train.images[[5, 3, 7]])
+    assert question.files == ["5.png", "3.png", "7.png"]
+
+
+def test_who_has_no_answer_yet_is_asked_for_the_rest_alone_when_the_run_goes_on(
+    tmp_path: Path,
+) -> None:
+    file, indices = tmp_path / "answers.jsonl", torch.tensor([5, 3, 7, 2])
+    data = module_of_twelve(oracle=Says((3, 0), (2, 1), NotYet("gone for lunch")))
+    data.open_ledger(file)
+    question = question_of(data, indices)._replace(
+        files=[f"{i}.png" for i in indices.tolist()],
+        scores=torch.tensor([0.5, 0.3, 0.7, 0.2]),
+        probs_K_C=torch.arange(12.0).view(4, 3),
+    )
+    with pytest.raises(NotYet, match="gone for lunch"):
+        data.ask(question)
+
+    again = module_of_twelve(oracle=Says((7, 1), (5, 2)))
+    again.open_ledger(file)
+    assert again.open_question(0).tolist() == [5, 3, 7, 2]
+    assert again.ask(question).labels == {5: 2, 3: 0, 7: 1, 2: 1}
+    (left,) = again.oracle.questions
+    assert left.indices.tolist() == [5, 7]
+    assert torch.equal(left.images, data.train.images[[5, 7]])
+    assert left.files == ["5.png", "7.png"]
+    torch.testing.assert_close(left.scores, torch.tensor([0.5, 0.7]))
+    assert left.probs_K_C.tolist() == [[0, 1, 2], [6, 7, 8]]
+    assert again.ask(question).labels == {5: 2, 3: 0, 7: 1, 2: 1}  # all are known: nobody is asked
+    assert len(again.oracle.questions) == 1
+
+
+def test_the_last_answer_for_an_image_counts_and_cannot_tell_is_one() -> None:
+    data = module_of_twelve(oracle=Says((5, 0), (3, CANNOT_TELL), (5, 2), (3, 1), (7, CANNOT_TELL)))
+    answers = data.ask(question_of(data, torch.tensor([5, 3, 7])))
+    assert answers.labels == {5: 2, 3: 1, 7: CANNOT_TELL}
+
+
+def test_an_answer_that_is_taken_back_is_asked_again_the_next_time() -> None:
+    data = module_of_twelve(oracle=Says((5, 0), (3, 1), (5, WITHDRAWN)))
+    question = question_of(data, torch.tensor([5, 3]))
+    with pytest.raises(SettingError, match="with 1 of 2 images without an answer"):
+        data.ask(question)
+    data.oracle = Says((5, 1))
+    assert data.ask(question).labels == {5: 1, 3: 1}
+    assert data.oracle.asked == [[5]]
+
+
+def test_corrections_are_of_images_that_were_bought_before() -> None:
+    data = data_of_twelve(oracle=None, seed=1)
+    first, second, *_ = data.pool.labelled.tolist()
+    new = data.pool.unlabelled[:2]
+    data.oracle = Says(
+        (first, 2),
+        (new[0].item(), 0),
+        (second, WITHDRAWN),
+        (first, 1),
+        (new[1].item(), 1),
+        (new[0].item(), 2),
+    )
+    answers = data.ask(question_of(data, new, round=1))
+    assert answers.labels == {new[0].item(): 2, new[1].item(): 1}
+    assert answers.corrections == {first: 1, second: WITHDRAWN}
+    assert data.ask(question_of(data, new, round=1)) == answers  # a round that is repeated
+
+
+def test_what_this_run_has_not_bought_is_no_correction(tmp_path: Path) -> None:
+    """Another start, with other settings, had bought it."""
+    file = tmp_path / "answers.jsonl"
+    data = module_of_twelve(oracle=Says((5, 0), (3, 0)))
+    data.open_ledger(file)
+    data.ask(question_of(data, torch.tensor([5, 3])))
+    again = module_of_twelve(oracle=Says((3, 2), (7, 1), (5, 1)))
+    again.open_ledger(file)
+    again.pool.acquire(torch.tensor([5]), torch.tensor([0]), round=0)
+    answers = again.ask(question_of(again, torch.tensor([7]), round=1))
+    assert answers == ({7: 1}, {5: 1})
+    assert again.ledger.known(1) == {5: 1, 3: 2, 7: 1}  # for the day when 3 is bought
+
+
+def test_images_that_are_not_in_the_data_set_are_asked_about_by_their_pixels() -> None:
+    data = module_of_twelve(oracle=Says((-1, 2), (-2, CANNOT_TELL)))
+    images = torch.full((2, 1, 2, 2), 77, dtype=torch.uint8)
+    answers = data.ask(Question(1, torch.tensor([-1, -2]), images, CLASSES))
+    assert answers.labels == {-1: 2, -2: CANNOT_TELL}
+    assert torch.equal(data.oracle.questions[0].images, images)
+
+
+@pytest.mark.parametrize("oracle", [None, lambda indices: indices * 0])
+def test_who_knows_indices_alone_refuses_images_that_are_not_in_the_data_set(
+    oracle: Callable[[Tensor], Tensor] | None,
+) -> None:
+    data = module_of_twelve(oracle=oracle)
+    images = torch.zeros(2, 1, 2, 2, dtype=torch.uint8)
+    with pytest.raises(SettingError, match=r"--data\.oracle: .* not in the data set.* Give an Or"):
+        data.ask(Question(1, torch.tensor([3, -1]), images, CLASSES))
+    assert data.ledger.known(1) == {}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (
+            (4, 0),
+            r"it answered Answer\(image=4, label=0\), which is no Answer for an image that was",
+        ),
+        ((-1, 0), r"it answered Answer\(image=-1, label=0\), which is no Answer for an"),
+        ("0", "it answered 0, which is no Answer for an image"),
+        (None, "it answered None, which is no Answer"),
+        ((3, 3), r"it answered 3 for image 3\. A label is a whole number from 0 to 2, CANNOT_TELL"),
+        ((3, -1), r"it answered -1 for image 3\. A label"),
+        ((3, "bee"), r"it answered 'bee' for image 3\. A label"),
+        ((3, 1.0), r"it answered 1\.0 for image 3\. A label"),
+        ((3, True), r"it answered True for image 3\. A label"),
+        ((3, None), r"it answered None for image 3\. A label"),
+        (
+            RuntimeError("the line\n is dead."),
+            r"RuntimeError: the line is dead\. Fix it, or choose",
+        ),
+        (KeyError(), r"KeyError\. Fix it, or choose another\."),
+    ],
+    ids=str,
+)
+def test_a_wrong_answer_is_refused_and_those_before_it_are_kept(
+    wrong: object, words: str, tmp_path: Path
+) -> None:
+    file, indices = tmp_path / "answers.jsonl", torch.tensor([5, 3])
+    data = module_of_twelve(oracle=Says((5, 2), wrong, (3, 1)))
+    data.open_ledger(file)
+    with pytest.raises(SettingError, match=rf"^--data\.oracle: {words}") as caught:
+        data.ask(question_of(data, indices))
+    assert len(str(caught.value).splitlines()) == 1
+    assert lines_of(file)[1:] == [(0, [5, 3]), (0, 5, 2)]
+    again = module_of_twelve(oracle=Says((3, 1)))
+    again.open_ledger(file)
+    assert again.ask(question_of(again, indices)).labels == {5: 2, 3: 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "count"), [([], "3 of 3"), ([(5, 1)], "2 of 3"), ([(5, 1), (3, 1)], "1 of 3")]
+)
+def test_an_oracle_that_ends_early_says_so_and_how_to_wait(
+    given: list[tuple[int, int]], count: str
+) -> None:
+    data = module_of_twelve(oracle=Says(*given))
+    with pytest.raises(
+        SettingError, match=rf"--data\.oracle: .*{count} images .* NotYet"
+    ) as caught:
+        data.ask(question_of(data, torch.tensor([5, 3, 7])))
+    assert len(str(caught.value).splitlines()) == 1
+    assert data.ledger.known(0) == dict(given)
+
+
+def test_an_oracle_whose_answers_are_no_answers_at_all_is_named() -> None:
+    class Mute(Oracle):
+        def answer(self, question: Question) -> Iterable[Answer]:
+            return None
+
+    data = module_of_twelve(oracle=Mute())
+    with pytest.raises(SettingError, match=r"--data\.oracle: TypeError"):
+        data.ask(question_of(data, torch.tensor([5])))
+
+
+def test_a_function_may_say_not_yet() -> None:
+    def later(indices: Tensor) -> Tensor:
+        raise NotYet("ask tomorrow")
+
+    with pytest.raises(NotYet, match="ask tomorrow"):
+        data_of_twelve(oracle=later)
+
+
+def test_answers_are_kept_for_the_images_they_were_given_for(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def oracle(indices: Tensor) -> Tensor:
+        asked.extend(indices.tolist())
+        return indices % 3
+
+    def ask(shade: int, *indices: int) -> list[object]:
+        data = module_of_twelve(oracle=oracle)
+        data.fingerprint = f"{shade}"
+        data.open_ledger(tmp_path / "answers.jsonl")
+        answers = data.ask(question_of(data, torch.tensor(indices)))
+        return [answers.labels[index] for index in indices]
+
+    assert ask(1, 5, 3) == [2, 0]
+    assert ask(1, 3, 7, 5) == [0, 1, 2]
+    assert asked == [5, 3, 7]
+    assert ask(2, 3) == [0]  # other images
+    assert asked == [5, 3, 7, 3]
+
+
+def test_an_open_question_is_pinned_unless_it_cannot_be_asked_again(tmp_path: Path) -> None:
+    file = tmp_path / "answers.jsonl"
+    data = module_of_twelve(oracle=Says(NotYet()))
+    assert data.open_question(0) is None  # no ledger yet
+    data.open_ledger(file)
+    assert data.open_question(0) is None
+    with pytest.raises(NotYet):
+        data.ask(question_of(data, torch.tensor([5, 3])))
+    with pytest.raises(NotYet):
+        data.ask(Question(1, torch.tensor([-1]), data.train.images[:1], CLASSES))
+
+    again = module_of_twelve()
+    again.open_ledger(file)
+    assert again.open_question(0).tolist() == [5, 3]
+    assert again.open_question(1) is None  # images that are not in W are made anew
+    assert again.open_question(2) is None
+    again.allow_changes = True
+    assert again.open_question(0) is None  # other settings may ask about other images
+    again.allow_changes = False
+    again.pool.acquire(torch.tensor([3]), torch.tensor([0]), round=0)
+    assert again.open_question(0) is None  # one of them is labelled already
+
+
 # Batches
 
 
@@ -270,6 +672,126 @@ def test_processes_share_out_the_test_set(world_size: int) -> None:
     images, labels = (torch.cat(c) for c in zip(*chain(*shares), strict=True))
     assert images[:, 0, 0, 0].sort().values.tolist() == list(range(200, 205))
     assert torch.equal(labels, images[:, 0, 0, 0] % 3)
+
+
+# Batches of unlabelled images
+
+
+class Unlabelled(Objective):
+    unlabelled_batch_size = 4
+
+    def __init__(self, which: str) -> None:
+        self.unlabelled = which
+
+    def __call__(self, step: Step) -> Tensor:
+        return step.images.sum()
+
+
+def both_batches(data: PoolDataModule) -> list[dict[str, tuple[Tensor, Tensor]]]:
+    return [batch for batch, *_ in data.train_dataloader()]
+
+
+def numbers_in(batch: tuple[Tensor, Tensor]) -> list[int]:
+    return batch[0][:, 0, 0, 0].tolist()
+
+
+@pytest.mark.parametrize("objective", [None, CrossEntropy(), lambda step: step.images.sum()])
+def test_without_an_objective_that_asks_for_more_batches_are_of_labelled_images(
+    objective: object,
+) -> None:
+    data = data_of_twelve(objective=objective, steps_per_round=3)
+    batches = list(data.train_dataloader())
+    assert [len(labels) for _, labels in batches] == [5] * 3
+    assert all(isinstance(batch, (tuple, list)) for batch in batches)
+
+
+@pytest.mark.parametrize("which", ["U", "W"])
+def test_each_step_has_a_batch_of_the_unlabelled_beside_an_unchanged_labelled_one(
+    which: str,
+) -> None:
+    data = data_of_twelve(objective=Unlabelled(which), round=3, steps_per_round=6)
+    batches = both_batches(data)
+    assert len(batches) == 6
+    alone = list(data_of_twelve(round=3, steps_per_round=6).train_dataloader())
+    for batch, (images, labels) in zip(batches, alone, strict=True):
+        assert torch.equal(batch["labelled"][0], images)
+        assert torch.equal(batch["labelled"][1], labels)
+    items = data.pool.unlabelled if which == "U" else torch.arange(12)
+    seeds = (data.seed, 3, Purpose.UNLABELLED_BATCHES)
+    expected = [batch.tolist() for batch in RoundBatches(items, 4, 6, seeds)]
+    assert [numbers_in(batch["unlabelled"]) for batch in batches] == expected
+    seen = {*chain(*expected)}
+    assert seen == {*items.tolist()}  # 24 images: each of eight three times, or of twelve twice
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_image_of_the_labelled_is_among_the_unlabelled_and_no_label_is_told(seed: int) -> None:
+    data = data_of_twelve(objective=Unlabelled("U"), seed=seed, steps_per_round=9)
+    data.pool.acquire(data.pool.unlabelled[:3], torch.zeros(3, dtype=torch.long), round=1)
+    data.pool.set_aside(data.pool.unlabelled[:1])
+    free = {*data.pool.unlabelled.tolist()}
+    assert len(free) == 4
+    for batch in both_batches(data):
+        assert {*numbers_in(batch["unlabelled"])} == free
+        assert batch["unlabelled"][1].tolist() == [-1] * 4
+
+
+def test_of_all_of_w_the_bought_labels_alone_are_told() -> None:
+    data = data_of_twelve(objective=Unlabelled("W"), steps_per_round=9)
+    for batch in both_batches(data):
+        images, labels = batch["unlabelled"]
+        assert torch.equal(labels, data.pool.labels[images[:, 0, 0, 0].long()])
+
+
+def test_rounds_and_seeds_have_other_unlabelled_batches() -> None:
+    def batches(**options: object) -> list[list[int]]:
+        data = data_of_twelve(objective=Unlabelled("W"), steps_per_round=4, **options)
+        return [numbers_in(batch["unlabelled"]) for batch in both_batches(data)]
+
+    one = batches()
+    assert batches() == one
+    assert batches(round=1) != one
+    assert batches(seed=1) != one
+    assert batches(batch_size=2) == one
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_processes_share_out_unlabelled_batches_too(world_size: int) -> None:
+    options = {"objective": Unlabelled("W"), "steps_per_round": 5}
+    whole = both_batches(data_of_twelve(**options))
+    shares = [
+        both_batches(data_of_twelve(**options, rank=rank, world_size=world_size))
+        for rank in range(world_size)
+    ]
+    for step, batch in enumerate(whole):
+        for part in ("labelled", "unlabelled"):
+            mine = [numbers_in(share[step][part]) for share in shares]
+            assert sorted(chain(*mine)) == sorted(numbers_in(batch[part]))
+            assert max(map(len, mine)) - min(map(len, mine)) <= 1
+
+
+def test_when_all_are_labelled_these_are_the_unlabelled() -> None:
+    data = data_of_twelve(initial_labels="all", objective=Unlabelled("U"), steps_per_round=3)
+    seen = [numbers_in(batch["unlabelled"]) for batch in both_batches(data)]
+    assert sorted(chain(*seen)) == list(range(12))
+
+
+def test_complements_are_never_among_the_unlabelled() -> None:
+    data = data_of_twelve(objective=Unlabelled("W"), steps_per_round=9)
+    data.pool.extend(numbered(range(100, 104)).images, data.pool.labelled, 1, torch.ones(4), 0.5)
+    batches = both_batches(data)
+    assert max(chain(*(numbers_in(batch["unlabelled"]) for batch in batches))) < 12
+    assert max(chain(*(numbers_in(batch["labelled"]) for batch in batches))) > 99
+
+
+def test_both_parts_of_a_batch_become_floats() -> None:
+    data = data_of_twelve(objective=Unlabelled("W"))
+    batch = both_batches(data)[0]
+    moved = data.on_after_batch_transfer(batch, 0)
+    assert moved.keys() == batch.keys()
+    for part, (images, labels) in batch.items():
+        torch.testing.assert_close(moved[part][0], images / 255)
+        assert torch.equal(moved[part][1], labels)
 
 
 # Pixels
