@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import refusal
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.plugins.precision import HalfPrecision
 from torch import Tensor
@@ -188,6 +189,20 @@ def test_a_source_that_is_not_as_described_is_refused(
 
     with pytest.raises(SettingError, match=words):
         data_of_twelve(source=changed)
+
+
+def test_an_unknown_source_names_the_known_ones() -> None:
+    said = refusal("fit", "--config=digits.yaml", "--data.source=nosuch")
+    assert "--data.source: 'nosuch'" in said
+    assert "CIFAR10, Digits, FashionMNIST, ImageFolder, MNIST" in said
+
+
+@pytest.mark.parametrize("name", ["relu", "nosuch.thing"])
+def test_an_unknown_oracle_is_an_error_that_names_no_function_of_torch(name: str) -> None:
+    said = refusal("fit", "--config=digits.yaml", f"--data.oracle={name}")
+    assert f"--data.oracle: '{name}'" in said
+    assert "import path" in said
+    assert "AggregationType" not in said
 
 
 def test_a_source_that_returns_something_else_is_refused() -> None:
