@@ -86,3 +86,28 @@ def test_alone_an_autoencoder_is_that_of_its_usual_images() -> None:
     for vae, shape in ((DenseVAE(), (1, 8, 8)), (ConvVAE(), (3, 32, 32))):
         mean, _ = vae.encode(torch.rand(2, *shape))
         assert vae.decode(mean).shape == (2, *shape)
+
+
+def test_alone_an_autoencoder_has_the_weights_that_it_had_in_version_0_2() -> None:
+    shapes = [
+        {name: tuple(weight.shape) for name, weight in vae.named_parameters() if "bias" not in name}
+        for vae in (DenseVAE(), ConvVAE())
+    ]
+    assert shapes[0] == {
+        "hidden.1.weight": (128, 64),
+        "mean.weight": (8, 128),
+        "log_var.weight": (8, 128),
+        "decoder.0.weight": (128, 8),
+        "decoder.2.weight": (64, 128),
+    }
+    assert shapes[1] == {
+        "hidden.0.weight": (32, 3, 4, 4),
+        "hidden.2.weight": (64, 32, 4, 4),
+        "hidden.4.weight": (128, 64, 4, 4),
+        "mean.weight": (128, 2048),
+        "log_var.weight": (128, 2048),
+        "decoder.0.weight": (2048, 128),
+        "decoder.3.weight": (128, 64, 4, 4),
+        "decoder.5.weight": (64, 32, 4, 4),
+        "decoder.7.weight": (32, 3, 4, 4),
+    }

@@ -150,3 +150,42 @@ def test_the_dropout_head_is_that_of_the_official_example() -> None:
         (nn.Linear, None),
     ]
     assert dropout_head(7, 3)(torch.rand(5, 7)).shape == (5, 3)
+
+
+def shapes_of(network: nn.Module) -> list[tuple[int, ...]]:
+    return [tuple(parameter.shape) for parameter in network.parameters()]
+
+
+def head_shapes(features: int) -> list[tuple[int, ...]]:
+    return [(128, features), (128,), (10, 128), (10,)]
+
+
+@pytest.mark.parametrize(
+    ("build", "expected"),
+    [
+        (MNISTNet, [(32, 1, 3, 3), (32,), (64, 32, 3, 3), (64,), *head_shapes(9216)]),
+        (LeNet, [(32, 1, 5, 5), (32,), (64, 32, 5, 5), (64,), *head_shapes(1024)]),
+        (DigitsNet, [(32, 1, 3, 3), (32,), (64, 32, 3, 3), (64,), *head_shapes(1024)]),
+        (
+            CIFAR10Net,
+            [
+                *[(6, 3, 5, 5), (6,), (16, 6, 5, 5), (16,), (120, 400), (120,)],
+                *[(84, 120), (84,), (10, 84), (10,)],
+            ],
+        ),
+    ],
+)
+def test_alone_a_network_has_the_weights_that_it_had_in_version_0_2(
+    build: type[nn.Module], expected: list[tuple[int, ...]]
+) -> None:
+    assert shapes_of(build()) == expected
+    names = [name for name, _ in build().named_parameters()]
+    assert [name.split(".")[0] for name in names] == ["trunk"] * 4 + ["head"] * (len(names) - 4)
+
+
+def test_alone_resnet18_has_the_weights_that_it_had_in_version_0_2() -> None:
+    shapes = {name: tuple(weight.shape) for name, weight in ResNet18().named_parameters()}
+    assert len(shapes) == 64
+    assert shapes["trunk.1.conv1.weight"] == (64, 3, 3, 3)
+    assert shapes["trunk.1.layer4.1.conv2.weight"] == (512, 512, 3, 3)
+    assert list(shapes.values())[-4:] == head_shapes(512)
