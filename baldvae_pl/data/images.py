@@ -58,7 +58,6 @@ def check_source(source: Source) -> None:
                 "torch.uint8 (n, C, H, W) nor torch.float32 (n, D)",
             ),
             (images.shape[1:] != train.shape[1:], "images of another size than train"),
-            (images.dtype != train.dtype, "images of another type than train"),
             (labels.dtype != torch.int64, f"labels of type {labels.dtype}, not torch.int64"),
             (labels.ndim != 1, f"labels of shape {tuple(labels.shape)}, not (n,)"),
             (len(labels) != len(images), f"{len(images)} images, but {len(labels)} labels"),
