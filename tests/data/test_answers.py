@@ -268,11 +268,15 @@ def test_answers_to_an_earlier_question_of_the_same_round_are_no_corrections(
     file: Path, read_back: bool
 ) -> None:
     """A run that goes on with other settings asks about other images."""
-    ledger = history(file, (3, [7, 9], [(7, 4), (1, 0)]), (3, [9, 11], [(9, 2), (11, 3), (7, 5)]))
+    ledger = history(
+        file,
+        (3, [7, 8, 9], [(7, 4), (8, 6), (1, 0)]),
+        (3, [9, 11], [(9, 2), (11, 3), (8, 5)]),
+    )
     if read_back:
         ledger = Ledger(file, "these")
-    assert ledger.corrections(3) == {1: 0, 7: 5}
-    assert ledger.known(3) == {7: 5, 1: 0, 9: 2, 11: 3}
+    assert ledger.corrections(3) == {1: 0, 8: 5}  # 7 was asked about, and 8 is changed afterwards
+    assert ledger.known(3) == {7: 4, 8: 5, 1: 0, 9: 2, 11: 3}
 
 
 def by_hand(given: Iterable[tuple[int, int, Label]], round: int) -> dict[int, Label]:
