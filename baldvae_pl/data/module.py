@@ -169,9 +169,10 @@ class PoolDataModule(LightningDataModule):
         new = torch.tensor([i for i, index in enumerate(indices) if index not in known])
         if len(new):
             left = _part(question, new.long())
+            earlier = {answer.image for given in ledger.answers.values() for answer in given}
             with refused("--data.oracle", but=NotYet):
                 for answers in self._answers(left):
-                    self._check_answers(answers, {*indices, *known})
+                    self._check_answers(answers, {*indices, *earlier})
                     ledger.record(question.round, answers)
         known = ledger.known(question.round)
         if missing := [index for index in indices if index not in known]:

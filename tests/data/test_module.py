@@ -16,6 +16,7 @@ from lightning.pytorch.plugins import Precision
 from lightning.pytorch.plugins.precision import HalfPrecision
 from torch import Tensor
 
+from baldvae_pl.data.answers import Answers
 from baldvae_pl.data.batches import RoundBatches, like_w, to_floats
 from baldvae_pl.data.images import Images, Source
 from baldvae_pl.data.module import PoolDataModule
@@ -471,6 +472,21 @@ def test_corrections_are_of_images_that_were_bought_before() -> None:
     assert answers.labels == {new[0].item(): 2, new[1].item(): 1}
     assert answers.corrections == {first: 1, second: WITHDRAWN}
     assert data.ask(question_of(data, new, round=1)) == answers  # a round that is repeated
+
+
+def test_who_takes_an_answer_back_may_give_another_one_after_a_restart(tmp_path: Path) -> None:
+    def start(*answers: object) -> Answers:
+        data = module_of_twelve(oracle=Says(*answers))
+        data.open_ledger(tmp_path / "answers.jsonl")
+        data.pool.acquire(torch.tensor([5]), torch.tensor([0]), round=0)
+        return data.ask(question_of(data, torch.tensor([7]), round=1))
+
+    data = module_of_twelve(oracle=Says((5, 0)))
+    data.open_ledger(tmp_path / "answers.jsonl")
+    data.ask(question_of(data, torch.tensor([5])))
+    with pytest.raises(NotYet):
+        start((5, WITHDRAWN), NotYet())
+    assert start((5, 2), (7, 1)) == ({7: 1}, {5: 2})
 
 
 def test_what_this_run_has_not_bought_is_no_correction(tmp_path: Path) -> None:
