@@ -17,7 +17,7 @@ from baldvae_pl.errors import refused
 from baldvae_pl.modules.metrics import probability_metrics
 from baldvae_pl.networks import DigitsNet
 from baldvae_pl.networks import augmentation as augmentations
-from baldvae_pl.networks.making import adapted
+from baldvae_pl.networks.making import adapted, first_made
 from baldvae_pl.objective import CrossEntropy, Objective, ObjectiveFunction, Step
 from baldvae_pl.options import resolve
 from baldvae_pl.posterior import Draws
@@ -51,7 +51,7 @@ class Classifier(LightningModule):
         self.make_network: Callable[[], nn.Module] = network
         # Channels last makes the convolutions of a CPU up to twice as fast.
         with refused("--model.network"):
-            self.network = network().to(memory_format=torch.channels_last)
+            self.network = first_made(network).to(memory_format=torch.channels_last)
         self.optimizer = optimizer
         self.objective: Objective | ObjectiveFunction = objective
         self.augment: Callable[[Tensor], Tensor] | None = resolve(

@@ -49,6 +49,23 @@ def adapted(
     return (network if shapes[0] == shapes[1] else fresh), follows
 
 
+def first_made(factory: NetworkFactory) -> nn.Module:
+    """Return a network as its factory makes it before the data are known.
+
+    On the command line a network takes over what the one in whose place it is put has left open;
+    that is no value for a parameter with a default of its own.
+    """
+    if not isinstance(factory, partial):
+        return factory()
+    # jsonargparse's partial is of a helper that gets the class as an argument.
+    whose = next((arg for arg in factory.args if isinstance(arg, type)), factory.func)
+    own = inspect.signature(whose).parameters
+    closed = {k for k, p in own.items() if p.default not in (None, inspect.Parameter.empty)}
+    given = {k: v for k, v in factory.keywords.items() if v is not None or k not in closed}
+    made: nn.Module = factory.func(*factory.args, **given)
+    return made
+
+
 def _defaults(factory: NetworkFactory) -> dict[str, Any]:
     """Return the values of a factory's parameters, as far as they are known."""
     parameters = inspect.signature(factory).parameters.values()
