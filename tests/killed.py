@@ -114,7 +114,7 @@ def say_everything_to(output: int) -> None:
     for logger in map(logging.getLogger, ("lightning", "lightning.pytorch", "lightning.fabric")):
         for handler in logger.handlers:
             if isinstance(handler, logging.StreamHandler):
-                handler.setStream(sys.stderr)
+                handler.stream = sys.stderr  # setStream flushes one that pytest has closed
     warnings.showwarning = lambda message, *_, **__: print(message, file=sys.stderr)
 
 
@@ -165,6 +165,21 @@ class ForkedProcess:
             os.kill(self.pid, signum)
 
 
+def become_the_command(arguments: Sequence[str], folder: Path, at: At | None) -> None:
+    """Run the command in this fork, in a folder, and end the fork."""
+    os.setpgrp()
+    os.chdir(folder)
+    output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    say_everything_to(output)
+    patched = oracle.KnownLabels
+    patched.__call__ = note_questions(patched.__call__)  # type: ignore[method-assign]
+    if at is not None:
+        at.install()
+    ForkedProcess.arguments = arguments
+    subprocess_script.subprocess.Popen = ForkedProcess  # type: ignore[assignment, misc]
+    run_and_exit(arguments)
+
+
 def forked(
     arguments: Sequence[str],
     folder: Path,
@@ -188,17 +203,10 @@ def forked(
     """
     process = os.fork()
     if process == 0:
-        os.setpgrp()
-        os.chdir(folder)
-        output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        say_everything_to(output)
-        patched = oracle.KnownLabels
-        patched.__call__ = note_questions(patched.__call__)  # type: ignore[method-assign]
-        if at is not None:
-            at.install()
-        ForkedProcess.arguments = arguments
-        subprocess_script.subprocess.Popen = ForkedProcess  # type: ignore[assignment, misc]
-        run_and_exit(arguments)
+        try:
+            become_the_command(arguments, folder, at)
+        finally:
+            os._exit(71)  # a fork that fails before must not go on as a second pytest
     timer = Timer(after if after is not None else 300, os.kill, (process, signum))
     timer.start()
     if when is not None:
