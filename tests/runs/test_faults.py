@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,57 +12,60 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import SMALL, assert_same_run, rounds_of
-from killed import forked, ran
+from conftest import RUN, SMALL, assert_same_run, rounds_of
+from killed import forked, ran, wait_for
 
 from baldvae_pl.errors import SettingError
 from baldvae_pl.runs.checkpoints import newest_checkpoint
 from baldvae_pl.runs.files import replacing
+from baldvae_pl.runs.folder import RunFolder
 
-RUN = Path("lightning_logs/digits/version_0")
 LAST = RUN / "checkpoints" / "last.ckpt"
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("finished")
-    done = ran(*SMALL, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
 @pytest.fixture
-def copied(finished: Path, tmp_path: Path) -> Path:
+def copied(finished_run: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "copied"
-    shutil.copytree(finished, folder)
+    shutil.copytree(finished_run, folder)
     return folder
 
 
-def slow_oracle(folder: Path, seconds: float) -> list[str]:
-    """An oracle that takes its time, and writes down what it was asked."""
-    (folder / "slow.py").write_text(
+def waiting_oracle(folder: Path) -> list[str]:
+    """An oracle that writes down what it was asked.
+
+    While there is a file ``wait``, it does not answer once it was asked about so many images as
+    that says.
+    """
+    (folder / "waiting.py").write_text(
         "import time, pathlib\n"
-        "from baldvae_pl.data.sources import digits\n"
-        "labels = digits(None).train.labels\n"
+        "from baldvae_pl.data.sources import Digits\n"
+        "labels = Digits()(None).train.labels\n"
+        f"folder = pathlib.Path({str(folder)!r})\n"
+        "asked, wait = folder / 'asked.txt', folder / 'wait'\n"
+        "def waits():\n"
+        "    try:\n"
+        "        return len(asked.read_text().split()) >= int(wait.read_text())\n"
+        "    except FileNotFoundError:\n"
+        "        return False\n"
         "def ask(indices):\n"
-        "    with pathlib.Path('asked.txt').open('a') as file:\n"
-        "        file.writelines(f'{i}\\n' for i in indices.tolist())\n"
-        f"    time.sleep({seconds})\n"
+        "    with asked.open('a') as file:\n"
+        "        file.write(''.join(f'{i}\\n' for i in indices.tolist()))\n"
+        "    while waits():\n"
+        "        time.sleep(0.02)\n"
         "    return labels[indices]\n"
     )
-    return ["--data.oracle=slow.ask"]
+    return ["--data.oracle=waiting.ask"]
 
 
-def wait_for(condition: object, seconds: float = 100) -> None:
-    ends = time.perf_counter() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.perf_counter() < ends
-        time.sleep(0.05)
+def asked_of(folder: Path) -> list[str]:
+    """The indices that the oracle was asked about."""
+    asked = folder / "asked.txt"
+    return asked.read_text().split() if asked.exists() else []
 
 
 @pytest.mark.parametrize("damage", ["truncated", "changed", "emptied", "missing"])
 def test_a_damaged_checkpoint_is_replaced_by_the_one_before(
-    damage: str, finished: Path, copied: Path
+    damage: str, finished_run: Path, copied: Path
 ) -> None:
     last = copied / LAST
     content = bytearray(last.read_bytes())
@@ -79,7 +83,7 @@ def test_a_damaged_checkpoint_is_replaced_by_the_one_before(
     if damage != "missing":
         assert "damaged or something else" in done.stderr
     assert "previous.ckpt" in done.stderr
-    assert_same_run(finished / RUN, copied / RUN)
+    assert_same_run(finished_run / RUN, copied / RUN)
 
 
 def test_no_sound_checkpoint_is_said_and_nothing_is_touched(copied: Path) -> None:
@@ -92,7 +96,9 @@ def test_no_sound_checkpoint_is_said_and_nothing_is_touched(copied: Path) -> Non
     assert before == {path: path.read_bytes() for path in copied.rglob("*.csv")}
 
 
-def test_a_run_without_a_checkpoint_begins_again_with_its_vae(finished: Path, copied: Path) -> None:
+def test_a_run_without_a_checkpoint_begins_again_with_its_vae(
+    finished_run: Path, copied: Path
+) -> None:
     for name in ("last.ckpt", "previous.ckpt"):
         (copied / RUN / "checkpoints" / name).unlink()
     weights = copied / RUN / "checkpoints" / "vae.ckpt"
@@ -103,7 +109,7 @@ def test_a_run_without_a_checkpoint_begins_again_with_its_vae(finished: Path, co
     assert done.returncode == 0, done.stderr
     assert "has no checkpoint yet: it begins again" in done.stderr
     assert weights.stat().st_mtime_ns == trained
-    assert_same_run(finished / RUN, copied / RUN)
+    assert_same_run(finished_run / RUN, copied / RUN)
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -111,54 +117,85 @@ def test_a_run_without_a_checkpoint_begins_again_with_its_vae(finished: Path, co
 def test_signals_end_within_seconds_and_say_how_to_go_on(
     signum: int, code: int, moment: str, tmp_path: Path
 ) -> None:
+    # Where it is, it says itself; what it does there takes longer than anyone waits.
+    (tmp_path / "long.py").write_text(
+        "import pathlib, time\n"
+        "import torch\n"
+        "from baldvae_pl.acquisition import bald\n"
+        "def score(log_probs_N_T_C):\n"
+        "    if len(log_probs_N_T_C) > 8:\n"  # no trial
+        "        pathlib.Path('scoring').touch()\n"
+        "        for _ in range(6000):\n"
+        "            time.sleep(0.01)\n"
+        "            bald(log_probs_N_T_C)\n"
+        "    return bald(log_probs_N_T_C)\n"
+        "class Noting(torch.optim.Adam):\n"
+        "    part = 'training'\n"
+        "    def step(self, *args, **kwargs):\n"
+        "        pathlib.Path(self.part).touch()\n"
+        "        return super().step(*args, **kwargs)\n"
+        "class NotingVAE(Noting):\n"
+        "    part = 'vae'\n"
+    )
     long = {
-        "scoring": ["--acquisition.mc_samples=1500", "--acquisition.rounds=40"],
-        "training": ["--data.steps_per_round=1000000"],
-        "vae": ["--vae.epochs=1000000"],
+        "scoring": ["--acquisition.function=long.score"],
+        "training": ["--model.optimizer=long.Noting", "--data.steps_per_round=1000000"],
+        "vae": ["--vae.optimizer=long.NotingVAE", "--vae.epochs=1000000"],
     }[moment]
-    killed_at = time.perf_counter() + (seconds := 4 if moment == "vae" else 7)
-    done = ran(*SMALL, *long, cwd=tmp_path, after=seconds, signum=signum)
+    there, killed_at = tmp_path / moment, 0.0
+
+    def is_there() -> bool:
+        nonlocal killed_at
+        killed_at = time.perf_counter()
+        return there.exists()
+
+    done = ran(*SMALL, *long, cwd=tmp_path, when=is_there, signum=signum)
     assert time.perf_counter() - killed_at < 10
     assert done.returncode == code, done.stderr
     assert "--ckpt_path last" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
-    bought = (tmp_path / RUN / "checkpoints" / "answers.pt").exists()
+    bought = (tmp_path / RUN / "answers.jsonl").exists()
     assert bought == (moment != "vae")  # it was where it should be
 
 
 def test_no_label_is_asked_for_twice(tmp_path: Path) -> None:
-    oracle = slow_oracle(tmp_path, 0)
+    oracle = waiting_oracle(tmp_path)
     assert ran(*SMALL, *oracle, "--acquisition.rounds=1", cwd=tmp_path).returncode == 0
     for name in ("last.ckpt", "previous.ckpt"):
         (tmp_path / RUN / "checkpoints" / name).unlink()
     again = ran(*SMALL, *oracle, "--ckpt_path=last", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    asked = (tmp_path / "asked.txt").read_text().split()
-    assert len(asked) == len(set(asked)) == 90
+    assert len(asked_of(tmp_path)) == len(set(asked_of(tmp_path))) == 90
 
 
 def test_second_start_on_one_run_folder_is_refused(tmp_path: Path) -> None:
-    oracle = slow_oracle(tmp_path, 60)
+    oracle = waiting_oracle(tmp_path)
+    (tmp_path / "wait").write_text("1")
     with ThreadPoolExecutor() as pool:
-        first = pool.submit(forked, [*SMALL, *oracle], tmp_path, after=20)
-        wait_for((tmp_path / "asked.txt").exists)
-        done = ran(*SMALL, *oracle, "--ckpt_path=last", cwd=tmp_path)
+        refused = threading.Event()
+        first = pool.submit(forked, [*SMALL, *oracle], tmp_path, when=refused.is_set)
+        try:
+            wait_for(lambda: len(asked_of(tmp_path)) > 0)
+            done = ran(*SMALL, *oracle, "--ckpt_path=last", cwd=tmp_path)
+        finally:
+            refused.set()
         assert first.result() == -signal.SIGKILL
     assert done.returncode == 1
     assert "another process works in the run folder" in done.stderr.splitlines()[-1]
 
 
 def test_run_folder_that_is_removed_comes_back(tmp_path: Path) -> None:
-    oracle = slow_oracle(tmp_path, 4)
-    asked = tmp_path / "asked.txt"
+    oracle = waiting_oracle(tmp_path)
     with ThreadPoolExecutor() as pool:
+        (tmp_path / "wait").write_text("40")
         run = pool.submit(ran, *SMALL, *oracle, cwd=tmp_path)
-        wait_for(lambda: asked.exists() and len(asked.read_text().split()) == 40)
+        wait_for(lambda: len(asked_of(tmp_path)) == 40)
         shutil.rmtree(tmp_path / "lightning_logs")
+        (tmp_path / "wait").unlink()
         assert run.result().returncode == 0, run.result().stderr
     assert rounds_of(tmp_path / RUN)["labelled"].tolist() == [15, 40, 65, 90]
     assert len(pd.read_csv(tmp_path / RUN / "acquisitions.csv").query("kind != 'complement'")) == 90
-    assert newest_checkpoint(tmp_path / RUN) is not None
+    assert newest_checkpoint(RunFolder(tmp_path / RUN)) is not None
 
 
 @pytest.fixture
@@ -178,13 +215,16 @@ def fill(path: Path) -> None:
             pass
 
 
-def test_full_disk_loses_nothing(finished: Path, small_disk: Path, tmp_path: Path) -> None:
-    oracle, root = slow_oracle(tmp_path, 2), f"--trainer.default_root_dir={small_disk}"
+def test_full_disk_loses_nothing(finished_run: Path, small_disk: Path, tmp_path: Path) -> None:
+    oracle, root = waiting_oracle(tmp_path), f"--trainer.default_root_dir={small_disk}"
+    (tmp_path / "wait").write_text("40")
     with ThreadPoolExecutor() as pool:
         run = pool.submit(ran, *SMALL, root, *oracle, cwd=tmp_path)
-        wait_for((small_disk / LAST).exists)
+        wait_for(lambda: len(asked_of(tmp_path)) == 40)
+        assert (small_disk / LAST).exists()
         with pytest.raises(OSError, match="space"):
             fill(small_disk / "filler")
+        (tmp_path / "wait").unlink()
         said = run.result().stderr
     assert run.result().returncode == 1, said
     assert "No space left on device" in said.splitlines()[-1]
@@ -192,7 +232,7 @@ def test_full_disk_loses_nothing(finished: Path, small_disk: Path, tmp_path: Pat
     (small_disk / "filler").unlink()
     done = ran(*SMALL, root, *oracle, "--ckpt_path=last", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    bought = [f / RUN / "acquisitions.csv" for f in (finished, small_disk)]
+    bought = [f / RUN / "acquisitions.csv" for f in (finished_run, small_disk)]
     assert bought[0].read_bytes() == bought[1].read_bytes()
 
 
