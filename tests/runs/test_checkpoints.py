@@ -78,7 +78,7 @@ def test_a_checkpoint_names_its_parts(finished_run: Path) -> None:
 
 def test_a_file_without_pools_is_not_a_checkpoint(elsewhere: Path) -> None:
     torch.save({"state_dict": {}}, "weights.ckpt")
-    with pytest.raises(SettingError, match=r"'weights\.ckpt' is not a checkpoint .* holds no pools"):
+    with pytest.raises(SettingError, match=r"weights\.ckpt' is not a checkpoint .*holds no pools"):
         read_checkpoint(Path("weights.ckpt"))
 
 
