@@ -130,9 +130,10 @@ def assert_same_state(one: object, other: object) -> None:
 
 def refusal(*arguments: str) -> str:
     """The one sentence that the command ends with in this process."""
-    with pytest.raises(SystemExit) as caught, pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stderr", said := io.StringIO())
-        main(list(arguments))
+        with pytest.raises(SystemExit) as caught:
+            main(list(arguments))
     assert caught.value.code not in (0, None)
     sentence = caught.value.code if isinstance(caught.value.code, str) else said.getvalue()
     sentence = sentence.strip().split("baldvae: error: ")[-1]
