@@ -2,7 +2,6 @@
 
 import argparse
 import inspect
-import os
 import re
 import shlex
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import baldvae, rounds_of
+from killed import ran
 
 import baldvae_pl
 from baldvae_pl.cli.app import BaldVAECLI, make_cli, plan
@@ -48,16 +48,11 @@ def test_marked_commands_run_beside_the_marked_files(name: str, tmp_path: Path) 
     (document,) = [document for document in DOCUMENTS if name in blocks(document)]
     for file, block in blocks(document).items():
         (tmp_path / file).write_text(block, encoding="utf-8")
-    script = 'baldvae() { "$PYTHON" -m baldvae_pl "$@"; }\npython() { "$PYTHON" "$@"; }\n'
-    done = subprocess.run(
-        ["bash", "-eu", "-c", script + blocks(document)[name]],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    for line in blocks(document)[name].replace("\\\n", " ").splitlines():
+        command, *arguments = shlex.split(line)
+        assert command == "baldvae"
+        done = ran(*arguments, "--trainer.enable_progress_bar=false", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
 
 
 def test_plain_python_example_runs(tmp_path: Path) -> None:

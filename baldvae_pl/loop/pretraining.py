@@ -49,6 +49,7 @@ def load_vae(vae: VAE, run: RunFolder, checkpoint: RunCheckpoint | None) -> bool
         )
     else:
         return False
+    vae.requires_grad_(False).eval()
     return True
 
 

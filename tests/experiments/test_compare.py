@@ -12,8 +12,8 @@ import pytest
 import torch
 from conftest import SMALL, baldvae, rounds_of
 
-from baldvae_pl.main import main
 from baldvae_pl.experiments.compare import Run
+from baldvae_pl.main import main
 from baldvae_pl.runs.folder import Identity, RunFolder
 
 OPTIONS = [option for option in SMALL[2:] if not option.startswith("--trainer.log")]

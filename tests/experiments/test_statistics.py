@@ -12,8 +12,7 @@ from scipy import stats
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from baldvae_pl.errors import SettingError
-from baldvae_pl.experiments import writing
-from baldvae_pl.experiments import statistics
+from baldvae_pl.experiments import statistics, writing
 from baldvae_pl.experiments.writing import write
 
 LABELS = [10, 20, 40]
