@@ -11,21 +11,21 @@ from conftest import SMALL, baldvae, rounds_of
 from PIL import Image
 
 from baldvae_pl.acquisition import bald
-from baldvae_pl.cli.app import main
-from baldvae_pl.data.batches import to_unit_interval
-from baldvae_pl.data.sources import digits
+from baldvae_pl.data.batches import to_floats
+from baldvae_pl.data.sources import Digits
+from baldvae_pl.main import main
 from baldvae_pl.networks import DigitsNet
-from baldvae_pl.posterior import MCDropout
+from baldvae_pl.posterior import DropoutDraws
 from baldvae_pl.seeding import Purpose, make_generator
 
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 
 SPELLED = f"""
-from baldvae_pl.data.sources import digits
+from baldvae_pl.data.sources import Digits
 
 def spelled(root):
-    return digits(root)._replace(classes={NAMES})
+    return Digits()(root)._replace(classes={NAMES})
 """
 
 
@@ -38,7 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = baldvae(*SMALL, *options, cwd=here)
     assert done.returncode == 0, done.stderr
     (here / "new" / "deep").mkdir(parents=True)
-    for number, image in enumerate(digits(here).test.images[:100, 0].numpy()):
+    for number, image in enumerate(Digits()(here).test.images[:100, 0].numpy()):
         folder = here / "new" / ("deep" if number % 2 else ".")
         Image.fromarray(image).save(folder / f"{number:02}.png")
     return here
@@ -65,9 +65,9 @@ def expected_rows(run: Path) -> pd.DataFrame:
     files = [f"{n:02}.png" for n in range(0, 100, 2)] + [
         f"deep/{n:02}.png" for n in range(1, 100, 2)
     ]
-    images = torch.stack([digits(run).test.images[int(file[-6:-4])] for file in files])
-    draws = MCDropout(network, 4, make_generator(3, 3, Purpose.POSTERIOR))
-    log_probs_N_T_C = draws(to_unit_interval(images))
+    images = torch.stack([Digits()(run).test.images[int(file[-6:-4])] for file in files])
+    draws = DropoutDraws(network, 4, make_generator(3, 3, Purpose.POSTERIOR))
+    log_probs_N_T_C = draws(to_floats(images))
     mean_N_C = log_probs_N_T_C.exp().mean(1)
     return pd.DataFrame(
         {
@@ -82,7 +82,7 @@ def expected_rows(run: Path) -> pd.DataFrame:
 
 def test_predict_writes_a_row_an_image(run: Path, trained: list[str]) -> None:
     before = {path: path.read_bytes() for path in run.rglob("version_0/**/*") if path.is_file()}
-    main(["predict", *trained, "--data.predict_folder=new"])
+    main(["predict", *trained, "--predictions.folder=new"])
     found = pd.read_csv("predictions.csv")
     pd.testing.assert_frame_equal(found, expected_rows(run), rtol=1e-5, atol=1e-6)
     assert found["class"].nunique() > 2
@@ -94,12 +94,12 @@ def test_predict_needs_neither_the_images_of_the_run_nor_its_seed(
     run: Path, trained: list[str]
 ) -> None:
     options = ["--data.source=MNIST", "--data.root=nowhere", "--seed_everything=8"]
-    main(["predict", *trained, *options, "--data.predict_folder=new", "--predictions.file=o.csv"])
+    main(["predict", *trained, *options, "--predictions.folder=new", "--predictions.file=o.csv"])
     pd.testing.assert_frame_equal(pd.read_csv("o.csv"), expected_rows(run), rtol=1e-5, atol=1e-6)
 
 
 def test_predict_sorts_by_bald(run: Path, trained: list[str]) -> None:
-    main(["predict", *trained, "--data.predict_folder=new", "--predictions.sort_by_bald=true"])
+    main(["predict", *trained, "--predictions.folder=new", "--predictions.sort_by_bald=true"])
     found = pd.read_csv("predictions.csv")
     expected = expected_rows(run).sort_values("bald", ascending=False, ignore_index=True)
     assert found["bald"].is_monotonic_decreasing
@@ -112,11 +112,11 @@ def test_unreadable_images_are_left_out_on_request(run: Path, trained: list[str]
     Path("mixed/a note.txt").write_text("x")
     shutil.copy("new/02.png", "mixed/02.png")
     options = [
-        "--data.skip_unreadable=true",
-        "--data.cache_folder=there",
+        "--predictions.skip_unreadable=true",
+        "--predictions.cache_folder=there",
         "--predictions.file=m.csv",
     ]
-    main(["predict", *trained, *options, "--data.predict_folder=mixed"])
+    main(["predict", *trained, *options, "--predictions.folder=mixed"])
     found, expected = pd.read_csv("m.csv"), expected_rows(run)
     assert found["file"].tolist() == ["02.png"]
     assert found["bald"].item() == pytest.approx(
@@ -126,14 +126,14 @@ def test_unreadable_images_are_left_out_on_request(run: Path, trained: list[str]
 
 
 def test_small_batches_change_nothing(run: Path, trained: list[str]) -> None:
-    main(["predict", *trained, "--data.predict_folder=new", "--data.scoring_batch_size=7"])
+    main(["predict", *trained, "--predictions.folder=new", "--data.scoring_batch_size=7"])
     expected = expected_rows(run)
     pd.testing.assert_frame_equal(pd.read_csv("predictions.csv"), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_two_processes_predict_each_image_once(run: Path, trained: list[str]) -> None:
     ddp = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
-    options = ["--data.predict_folder=new", "--data.scoring_batch_size=30"]
+    options = ["--predictions.folder=new", "--data.scoring_batch_size=30"]
     done = baldvae("predict", *trained, *ddp, *options, cwd=run)
     assert done.returncode == 0, done.stderr
     expected = expected_rows(run)
@@ -143,14 +143,14 @@ def test_two_processes_predict_each_image_once(run: Path, trained: list[str]) ->
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ([], "--data.predict_folder: predict needs a folder"),
-        (["--data.predict_folder=gone"], "--data.predict_folder: 'gone' cannot be read"),
-        (["--data.predict_folder=empty"], "--data.predict_folder: there is no image in 'empty'"),
-        (["--data.predict_folder=broken"], "1 of 1 images in 'broken' cannot be read: x.png"),
-        (["--data.predict_folder=new", "--predictions.file=no/p.csv"], "there is no folder 'no'"),
-        (["--data.predict_folder=new", "--ckpt_path=null"], "--ckpt_path: predict needs"),
+        ([], "--predictions.folder: predict needs a folder"),
+        (["--predictions.folder=gone"], "--predictions.folder: 'gone' cannot be read"),
+        (["--predictions.folder=empty"], "--predictions.folder: there is no image in 'empty'"),
+        (["--predictions.folder=broken"], "1 of 1 images in 'broken' cannot be read: x.png"),
+        (["--predictions.folder=new", "--predictions.file=no/p.csv"], "there is no folder 'no'"),
+        (["--predictions.folder=new", "--ckpt_path=null"], "--ckpt_path: predict needs"),
         (
-            ["--data.predict_folder=new", "--model.network=baldvae_pl.networks.MNISTNet"],
+            ["--predictions.folder=new", "--model.network=baldvae_pl.networks.MNISTNet"],
             "are of another network",
         ),
     ],

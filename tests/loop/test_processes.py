@@ -9,14 +9,14 @@ import pytest
 import torch
 from conftest import SMALL, assert_same_state, baldvae, rounds_of
 
-from baldvae_pl.loop.trial import check_agreement
+from baldvae_pl.loop.guards import check_agreement
 from baldvae_pl.pool import Pool
 
 RUN = Path("lightning_logs/digits/version_0")
 UNTRAINED = [
     *SMALL,
     *("--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0"),
-    *("--data.steps_per_round=1", "--acquisition.complement=duplicate"),
+    *("--data.steps_per_round=1", "--acquisition.complement=Duplicate"),
     "--data.scoring_batch_size=9",  # 1,297 images: 145 batches, uneven for 2 and 3 processes
 ]
 """The same weights whatever the number of processes, so that all else must be the same."""
@@ -92,7 +92,8 @@ def test_pools_that_differ_are_noticed() -> None:
     said = {"digest": mine.digest()}
     strategy = SimpleNamespace(broadcast=lambda _: said["digest"])
     trainer = SimpleNamespace(world_size=2, global_rank=1, current_epoch=3, strategy=strategy)
-    check_agreement(trainer, theirs)
+    each = SimpleNamespace(trainer=trainer)
+    check_agreement(each, theirs)
     theirs.acquire(torch.tensor([4]), torch.tensor([0]), round=1)
     with pytest.raises(RuntimeError, match="after round 3 process 1 holds other pools"):
-        check_agreement(trainer, theirs)
+        check_agreement(each, theirs)

@@ -16,18 +16,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baldvae_pl.acquisition import bald
-from baldvae_pl.data.batches import to_8_bit, to_unit_interval
+from baldvae_pl.complement import AllNew, Complement, Duplicate, NoComplements, Uncertain
+from baldvae_pl.data.batches import like_w, to_floats
 from baldvae_pl.data.module import PoolDataModule
 from baldvae_pl.errors import SettingError
+from baldvae_pl.loop.guards import check_scores
+from baldvae_pl.loop.processes import even_batches
 from baldvae_pl.loop.rounds import ActiveLearning
-from baldvae_pl.loop.scoring import even_batches
-from baldvae_pl.loop.trial import check_scores
-from baldvae_pl.modules.classifier import VAE, Classifier, train_vae
+from baldvae_pl.modules import VAE, Classifier, train_vae
 from baldvae_pl.networks import DigitsNet
-from baldvae_pl.posterior import MCDropout
+from baldvae_pl.posterior import DropoutDraws
 from baldvae_pl.seeding import Purpose, make_generator
+from baldvae_pl.selection import BatchBALD, Random, Softmax
 
 CLASSES = 10
+POLICIES: dict[str, Callable[[], Complement]] = {
+    "uncertain": Uncertain,
+    "none": NoComplements,
+    "all_new": AllNew,
+    "duplicate": Duplicate,
+}
 
 
 class StepwisePosterior:
@@ -86,12 +94,12 @@ def test_rounds_follow_the_algorithm(policy: str, tmp_path: Path) -> None:
         return truth.labels[indices]
 
     rounds = ActiveLearning(
-        rounds=2, query_size=40, complement=policy, posterior=StepwisePosterior, vae=vae
+        rounds=2, query_size=40, complement=POLICIES[policy](), posterior=StepwisePosterior, vae=vae
     )
     pool = fit(tmp_path, rounds, oracle=oracle).pool
 
     # The same by hand, image by image.
-    scores = bald(StepwisePosterior(vae, 2, torch.Generator())(to_unit_interval(truth.images)))
+    scores = bald(StepwisePosterior(vae, 2, torch.Generator())(to_floats(truth.images)))
     labelled = sorted(asked[0].tolist())
     assert len(labelled) == 30
     parents: list[int] = []
@@ -115,18 +123,18 @@ def test_rounds_follow_the_algorithm(policy: str, tmp_path: Path) -> None:
         labelled = sorted(labelled + chosen)
     assert pool.labelled.tolist() == labelled
     assert torch.equal(pool.labels[pool.labelled], truth.labels[pool.labelled])
-    assert pool.generated["parents"].tolist() == parents
-    assert torch.equal(pool.generated["labels"], truth.labels[parents])
+    assert pool.generated.parents.tolist() == parents
+    assert torch.equal(pool.generated.labels, truth.labels[parents])
     if policy == "duplicate":
-        assert torch.equal(pool.generated["images"], truth.images[parents])
+        assert torch.equal(pool.generated.images, truth.images[parents])
     if policy in ("uncertain", "all_new"):
-        first = pool.generated["parents"][pool.generated["rounds"] == 1]
+        first = pool.generated.parents[pool.generated.rounds == 1]
         noise_of = make_generator(3, 0, Purpose.COMPLEMENT)
         with torch.no_grad():
-            mean, log_var = vae.encode(to_unit_interval(truth.images[first]))
+            mean, log_var = vae.encode(to_floats(truth.images[first]))
             z = mean + torch.randn(mean.shape, generator=noise_of) * (0.5 * log_var).exp()
-            by_hand = to_8_bit(vae.decode(z))
-        assert torch.equal(pool.generated["images"][: len(first)], by_hand)
+            by_hand = like_w(vae.decode(z), torch.uint8)
+        assert torch.equal(pool.generated.images[: len(first)], by_hand)
     if policy != "none":
         assert len(parents) > 0
     assert len(rounds.history) == 3
@@ -135,7 +143,9 @@ def test_rounds_follow_the_algorithm(policy: str, tmp_path: Path) -> None:
 
 def test_random_buys_by_seed_alone(tmp_path: Path) -> None:
     def bought(name: str, **data: Any) -> Tensor:
-        rounds = ActiveLearning(rounds=1, query_size=50, function="random", complement="none")
+        rounds = ActiveLearning(
+            rounds=1, query_size=50, selection=Random(), complement=NoComplements()
+        )
         pool = fit(tmp_path / name, rounds, **data).pool
         chosen = (pool.acquired_in == 1).nonzero().flatten()
         assert rounds.history[0]["bald/threshold"] == pool.scores[chosen].min().item()
@@ -149,21 +159,21 @@ def test_random_buys_by_seed_alone(tmp_path: Path) -> None:
 
 
 def test_a_selection_decides_and_the_threshold_is_the_lowest_bald_in_it(tmp_path: Path) -> None:
-    rounds = ActiveLearning(
-        rounds=1, query_size=20, selection="softmax", coldness=5, complement="duplicate"
-    )
+    rounds = ActiveLearning(rounds=1, query_size=20, selection=Softmax(5), complement=Duplicate())
     data = fit(tmp_path / "softmax", rounds)
     pool, row = data.pool, rounds.history[0]
     chosen = (pool.acquired_in == 1).nonzero().flatten()
     assert row["bald/threshold"] == pool.scores[chosen].min().item()
     assert row["bald/unlabelled_max"] > row["bald/threshold"]
-    top = fit(tmp_path / "top", ActiveLearning(rounds=1, query_size=20, complement="none")).pool
+    top = fit(
+        tmp_path / "top", ActiveLearning(rounds=1, query_size=20, complement=NoComplements())
+    ).pool
     assert set(chosen.tolist()) != set((top.acquired_in == 1).nonzero().flatten().tolist())
 
 
 def test_batch_bald_buys_by_the_rounds_own_draws(tmp_path: Path) -> None:
     rounds = ActiveLearning(
-        rounds=1, query_size=6, selection="batch_bald", complement="none", mc_samples=12
+        rounds=1, query_size=6, selection=BatchBALD(), complement=NoComplements(), mc_samples=12
     )
     pool = fit(tmp_path, rounds, initial_labels=900).pool
     row = rounds.history[0]
@@ -171,7 +181,7 @@ def test_batch_bald_buys_by_the_rounds_own_draws(tmp_path: Path) -> None:
     chosen = (pool.acquired_in == 1).nonzero().flatten()
     assert row["bald/threshold"] == pool.scores[chosen].min().item()
     again = ActiveLearning(
-        rounds=1, query_size=6, selection="batch_bald", complement="none", mc_samples=12
+        rounds=1, query_size=6, selection=BatchBALD(), complement=NoComplements(), mc_samples=12
     )
     same = fit(tmp_path / "again", again, initial_labels=900, scoring_batch_size=50).pool
     assert torch.equal(pool.acquired_in, same.acquired_in)
@@ -179,12 +189,12 @@ def test_batch_bald_buys_by_the_rounds_own_draws(tmp_path: Path) -> None:
 
 def test_how_alike_the_images_of_a_purchase_are(tmp_path: Path) -> None:
     model = Classifier(DigitsNet)
-    rounds = ActiveLearning(rounds=1, query_size=7, complement="none")
-    data = fit(tmp_path, ActiveLearning(rounds=0, complement="none"), model)
-    rounds._acquire(trainer_of(data), model, row := {"round": 0})
+    rounds = ActiveLearning(rounds=1, query_size=7, complement=NoComplements())
+    data = fit(tmp_path, ActiveLearning(rounds=0, complement=NoComplements()), model)
+    rounds._acquire(rounds._round(trainer_of(data), model, 0), row := {"round": 0})
     bought = (data.pool.acquired_in == 1).nonzero().flatten()
     with torch.no_grad():
-        features = model.network.trunk(to_unit_interval(data.train.images[bought])).flatten(1)
+        features = model.network.trunk(to_floats(data.train.images[bought])).flatten(1)
     pairs = [
         F.cosine_similarity(features[i], features[j], dim=0).item()
         for i in range(7)
@@ -212,13 +222,11 @@ def test_own_acquisition_function_decides(tmp_path: Path) -> None:
         rounds=1,
         query_size=60,
         function=least_sure_of_zero,
-        complement="none",
+        complement=NoComplements(),
         posterior=StepwisePosterior,
     )
     data = fit(tmp_path, rounds)
-    log_probs = StepwisePosterior(nn.Identity(), 2, torch.Generator())(
-        to_unit_interval(data.train.images)
-    )
+    log_probs = StepwisePosterior(nn.Identity(), 2, torch.Generator())(to_floats(data.train.images))
     priority = -log_probs[:, 0, 0]
     start = (data.pool.acquired_in == 0).tolist()
     unlabelled = [i for i in range(len(priority)) if not start[i]]
@@ -229,7 +237,7 @@ def test_own_acquisition_function_decides(tmp_path: Path) -> None:
 
 
 def test_the_last_purchase_takes_what_is_left(tmp_path: Path) -> None:
-    rounds = ActiveLearning(rounds=10, query_size=500, complement="none", mc_samples=2)
+    rounds = ActiveLearning(rounds=10, query_size=500, complement=NoComplements(), mc_samples=2)
     pool = fit(tmp_path, rounds).pool
     assert [row["labelled"] for row in rounds.history] == [30, 530, 1030, 1297]
     assert [row.get("acquired") for row in rounds.history] == [500, 500, 267, None]
@@ -237,7 +245,7 @@ def test_the_last_purchase_takes_what_is_left(tmp_path: Path) -> None:
 
 
 def test_curves_are_drawn_against_the_number_of_labels(tmp_path: Path) -> None:
-    rounds = ActiveLearning(rounds=2, query_size=20, mc_samples=3, complement="duplicate")
+    rounds = ActiveLearning(rounds=2, query_size=20, mc_samples=3, complement=Duplicate())
     fit(tmp_path, rounds)
     curves = scalars_of(tmp_path / "run" / "version_0")
     for tag in ("test/acc", "test/nll", "test/ece", "test/acc_mc", "pool/generated"):
@@ -276,7 +284,7 @@ class Own(LightningModule):
 
 def test_own_module_and_trainer(tmp_path: Path) -> None:
     model = Own()
-    rounds = ActiveLearning(rounds=2, query_size=10, mc_samples=5, complement="duplicate")
+    rounds = ActiveLearning(rounds=2, query_size=10, mc_samples=5, complement=Duplicate())
     data = fit(tmp_path, rounds, model, steps_per_round=40)
     assert len(data.pool.labelled) == 50
     assert all(row["test/acc"] > 0.3 for row in rounds.history)  # chance is 0.1
@@ -299,7 +307,7 @@ def test_vae_learns_to_reconstruct_and_its_seed_fixes_it(tmp_path: Path) -> None
             enable_model_summary=False,
         )
         train_vae(vae, data, trainer)
-        images = to_unit_interval(data.test.images)
+        images = to_floats(data.test.images)
         error = F.mse_loss(vae.network.decode(vae.network.encode(images)[0]), images).item()
         of_mean_image = F.mse_loss(images.mean(0).expand_as(images), images).item()
         return vae, error / of_mean_image
@@ -325,7 +333,7 @@ def test_vae_loss_is_minus_the_evidence_lower_bound(likelihood: str) -> None:
     vae.on_train_epoch_end()
 
     torch.manual_seed(0)
-    images = to_unit_interval(pixels)
+    images = to_floats(pixels)
     mean, log_var = vae.network.encode(images)
     q = torch.distributions.Normal(mean, (log_var / 2).exp())
     decoded = vae.network.decode(q.rsample())
@@ -363,7 +371,7 @@ class ScaledAfterwards(DigitsNet):
     [
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), "no active nn.Dropout"),
         (FunctionalDropout, "all posterior draws of FunctionalDropout agree"),
-        (lambda: DigitsNet(num_classes=7), "7 classes apart, the data set has 10"),
+        (lambda: DigitsNet(num_classes=7), "outputs 7 classes; the data set has 10"),
         (lambda: nn.Sequential(nn.Dropout(), nn.Linear(9, 10)), r"images of shape \(1, 8, 8\)"),
         (ScaledAfterwards, r"ScaledAfterwards is not head\(trunk\(images\)\)"),
     ],
@@ -372,7 +380,7 @@ def test_unusable_networks_are_refused_before_training(
     network: Any, words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(SettingError, match=words):
-        fit(tmp_path, ActiveLearning(complement="none"), Classifier(network))
+        fit(tmp_path, ActiveLearning(complement=NoComplements()), Classifier(network))
     assert not list(tmp_path.rglob("*.csv"))
 
 
@@ -381,13 +389,15 @@ def test_module_without_reset_is_refused_unless_it_starts_warm(tmp_path: Path) -
         reset_parameters = property()  # type: ignore[assignment]
 
     with pytest.raises(SettingError, match="NoReset lacks reset_parameters"):
-        fit(tmp_path, ActiveLearning(complement="none"), NoReset())
-    warm = ActiveLearning(rounds=1, query_size=5, complement="none", warm_start=True, mc_samples=3)
+        fit(tmp_path, ActiveLearning(complement=NoComplements()), NoReset())
+    warm = ActiveLearning(
+        rounds=1, query_size=5, complement=NoComplements(), warm_start=True, mc_samples=3
+    )
     assert len(fit(tmp_path, warm, NoReset()).pool.labelled) == 35
 
 
 def test_a_callback_makes_one_run(tmp_path: Path) -> None:
-    rounds = ActiveLearning(rounds=1, query_size=5, complement="none", mc_samples=3)
+    rounds = ActiveLearning(rounds=1, query_size=5, complement=NoComplements(), mc_samples=3)
     fit(tmp_path, rounds)
     with pytest.raises(SettingError, match="has made a run already"):
         fit(tmp_path, rounds)
@@ -406,16 +416,16 @@ class SaysItsMode(nn.Module):
 
 def test_the_vae_is_in_eval_mode_when_it_complements(tmp_path: Path) -> None:
     vae = SaysItsMode()
-    rounds = ActiveLearning(rounds=1, query_size=5, complement="all_new", vae=vae, mc_samples=3)
+    rounds = ActiveLearning(rounds=1, query_size=5, complement=AllNew(), vae=vae, mc_samples=3)
     pool = fit(tmp_path, rounds).pool
-    assert len(pool.generated["images"]) == 5
-    assert pool.generated["images"].max() == 0
+    assert len(pool.generated.images) == 5
+    assert pool.generated.images.max() == 0
     assert vae.training
 
 
 def test_policy_that_needs_a_vae_says_so(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="needs the argument vae"):
-        fit(tmp_path, ActiveLearning(complement="uncertain"))
+        fit(tmp_path, ActiveLearning(complement=Uncertain()))
 
 
 def test_scores_that_are_no_numbers_are_refused() -> None:
@@ -443,7 +453,7 @@ def test_an_acquisition_function_is_tried_before_anything_else(
     function: Callable[..., object], words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(SettingError, match=f"--acquisition.function: .*{words}"):
-        fit(tmp_path, ActiveLearning(complement="none", function=function))
+        fit(tmp_path, ActiveLearning(complement=NoComplements(), function=function))
     assert not list(tmp_path.rglob("*.csv"))
 
 
@@ -452,6 +462,6 @@ def test_scores_of_saturated_logits_are_finite(scale: float) -> None:
     head = nn.Sequential(nn.Dropout(0.5), nn.Linear(64, 10))
     head[1].weight.data *= scale
     network = nn.Sequential(nn.Flatten(), head)
-    draws = MCDropout(network, 20, torch.Generator().manual_seed(0))
+    draws = DropoutDraws(network, 20, torch.Generator().manual_seed(0))
     scores = bald(draws(torch.rand(50, 1, 8, 8)))
     assert ((scores >= 0) & (scores <= math.log(10) + 1e-6)).all()
