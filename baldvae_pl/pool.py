@@ -132,7 +132,7 @@ class Pool:
         if len(indices.unique()) != len(indices):
             raise ValueError("an image was chosen twice in one purchase")
         if (self.acquired_in[indices] != UNLABELLED).any():
-            raise ValueError("an image was chosen that is labelled already")
+            raise ValueError("an image was chosen that is labelled already, or was set aside")
 
     def acquire(
         self, indices: Tensor, labels: Tensor, round: int, scores: Tensor | None = None
@@ -282,7 +282,7 @@ class Pool:
 
     def digest(self) -> str:
         """Return the SHA-256 of the pools' state."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(str(self.synthesised).encode())
         for tensor in (self.acquired_in, self.labels, self.scores, *self.generated):
             digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()

@@ -82,7 +82,7 @@ def plan(args: list[str]) -> Plan:
 
 def make_cli(cli: "type[BaldVAECLI]", args: list[str] | None) -> "BaldVAECLI":
     """Parse the command line and run its command."""
-    Parser.arguments = sys.argv[1:] if args is None else args
+    Parser.arguments, Parser.chosen = sys.argv[1:] if args is None else args, {}
     return cli(
         Classifier,
         PoolDataModule,

@@ -3,7 +3,7 @@
 import inspect
 import pkgutil
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
@@ -52,6 +52,9 @@ class Parser(LightningArgumentParser):
     arguments: ClassVar[list[str]] = []
     """The command line, to find in it what an inner parser complains of."""
 
+    chosen: ClassVar[dict[str, str]] = {}
+    """The class that the files name for each option that takes a plug-in."""
+
     @override
     def error(self, message: str, _: Exception | None = None) -> NoReturn:
         """End with exit code 2."""
@@ -61,7 +64,7 @@ class Parser(LightningArgumentParser):
         similar = get_close_matches(f"--{unknown[1]}", options, 1) if unknown else []
         if unknown and unknown[1] in MOVED_OPTIONS:
             text, hint = moved(unknown[1]), ""
-        elif explained := explain_plugin(text, self.arguments):
+        elif explained := explain_plugin(text, self.arguments, self.chosen):
             text, hint = explained, ""
         elif similar:
             hint = f" Did you mean {similar[0]}?"
@@ -102,12 +105,13 @@ def class_names(base: type) -> list[str]:
     return sorted(name for name in {*below, *own} if not name.startswith("LazyInstance"))
 
 
-def explain_plugin(text: str, arguments: Sequence[str]) -> str | None:
+def explain_plugin(text: str, arguments: Sequence[str], in_files: Mapping[str, str]) -> str | None:
     """Turn what jsonargparse says of a plug-in into a sentence that lists what there is.
 
     Args:
         text: Its message.
         arguments: The command line, since the message may name neither option nor class.
+        in_files: The classes that configuration files name, by their options.
     """
     wrong = re.search(r"Option '([\w.]+)' is not accepted", text)
     found = re.search(r"--(?:\w+\.)?((?:acquisition|data|model|vae)\.\w+)\b", text)
@@ -120,8 +124,9 @@ def explain_plugin(text: str, arguments: Sequence[str]) -> str | None:
     setting = f"--{found[1]}"
     if wrong:
         class_path = re.search(r"class_path '([\w.]+)'", text)
-        chosen = [a.split("=")[1] for a in arguments if a.startswith(f"{setting}=")]
-        name = class_path[1] if class_path else (chosen or [""])[-1]
+        pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+        here = [a.partition("=")[2] or after for a, after in pairs if a.split("=")[0] == setting]
+        name = class_path[1] if class_path else [in_files.get(found[1], ""), *here][-1]
         return f"{setting}: {has_no_option(name, wrong[1])}"
     given = re.findall(r"Given value: ([\w.]*\w)|(?:path string:|Import path) ([\w.]*\.\w+)", text)
     value = next((first or second for first, second in given), None)
@@ -142,11 +147,10 @@ def explain_plugin(text: str, arguments: Sequence[str]) -> str | None:
 def has_no_option(name: str, option: str) -> str:
     """Say which options a class has; it may be named by a short name or an import path."""
     short = name.rpartition(".")[2]
-    try:
-        made = pkgutil.resolve_name(name if "." in name else f"baldvae_pl.{name}")
-        there = ", ".join(inspect.signature(made).parameters) or "none"
-    except (ImportError, AttributeError, ValueError):
+    made = find_class(name)
+    if not name or not callable(made):
         return f"it has no option {option!r}"
+    there = ", ".join(inspect.signature(made).parameters) or "none"
     return f"{short} has no option {option!r}; its options are: {there}"
 
 
@@ -162,7 +166,7 @@ class ShippedConfigFile(ActionConfigFile):
 def check_sections(parser: Any, path: str) -> None:
     """End with an error for what jsonargparse would pass over in silence."""
     try:
-        settings = yaml.safe_load(Path(path).read_text())
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return  # which jsonargparse says
     for section, options in settings.items() if isinstance(settings, dict) else ():
@@ -171,8 +175,36 @@ def check_sections(parser: Any, path: str) -> None:
         for option in options if isinstance(options, dict) else ():
             if f"{section}.{option}" in MOVED_OPTIONS:
                 parser.error(f"{path}: {moved(f'{section}.{option}')}")
+        for option, value in options.items() if isinstance(options, dict) else ():
+            check_plugin(parser, path, f"{section}.{option}", value)
         if section == "data" and "seed" in (options or ()):
             parser.error(f"{path}: data.seed follows from seed_everything, set that instead")
+
+
+def check_plugin(parser: Any, path: str, setting: str, value: Any) -> None:
+    """End with an error for options that a plug-in in a file does not have; note its class."""
+    if setting not in plugins():
+        return
+    name = value if isinstance(value, str) else (value or {}).get("class_path")
+    Parser.chosen[setting] = str(name or Parser.chosen.get(setting, ""))
+    options = value.get("init_args") if isinstance(value, dict) else None
+    made = find_class(Parser.chosen[setting])
+    if not isinstance(options, dict) or not callable(made):
+        return
+    parameters = inspect.signature(made).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return  # which may stand for anything
+    for option in options:
+        if option not in parameters:
+            parser.error(f"{path}: --{setting}: {has_no_option(Parser.chosen[setting], option)}")
+
+
+def find_class(name: str) -> Any:
+    """Return the class that a short name or an import path names; None if there is none."""
+    try:
+        return pkgutil.resolve_name(name if "." in name else f"baldvae_pl.{name}")
+    except (ImportError, AttributeError, ValueError):
+        return None
 
 
 def check_not_null(config: Any, **sections: type) -> None:

@@ -136,9 +136,15 @@ def _read(path: Path) -> list[dict[str, Any]]:
     """Return the lines of a ledger; a torn last one is cut off the file.
 
     Raises:
-        SettingError: If another line is damaged.
+        SettingError: If another line is damaged, or the file cannot be read.
     """
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SettingError(
+            f"{path} cannot be read ({error.strerror}). Fix its rights; it holds labels that were "
+            "given."
+        ) from error
     whole = content.rfind(b"\n") + 1
     if whole < len(content):
         with path.open("r+b") as file:

@@ -23,13 +23,7 @@ def following(
         image_shape: (channels, height, width), or (features,) of vectors.
         num_classes: Number of classes.
     """
-    facts = {
-        "num_classes": num_classes,
-        "image_shape": image_shape,
-        "channels": image_shape[0],
-    }
-    given = _defaults(factory)
-    return partial(factory, **{k: v for k, v in facts.items() if given.get(k, v) is None})
+    return partial(factory, **_open_facts(factory, image_shape, num_classes))
 
 
 def adapted(
@@ -40,9 +34,9 @@ def adapted(
     The network that is there is kept if its weights have the right shapes already, and the global
     generator is left as it was, so that asking changes nothing.
     """
-    follows = following(factory, image_shape, num_classes)
-    if not follows.keywords:  # type: ignore[attr-defined]
+    if not _open_facts(factory, image_shape, num_classes):
         return network, factory
+    follows = following(factory, image_shape, num_classes)
     with torch.random.fork_rng(devices=[]):
         fresh = follows()
     shapes = [{k: w.shape for k, w in n.state_dict().items()} for n in (network, fresh)]
@@ -66,8 +60,12 @@ def first_made(factory: NetworkFactory) -> nn.Module:
     return made
 
 
-def _defaults(factory: NetworkFactory) -> dict[str, Any]:
-    """Return the values of a factory's parameters, as far as they are known."""
+def _open_facts(
+    factory: NetworkFactory, image_shape: tuple[int, ...], num_classes: int
+) -> dict[str, Any]:
+    """Return what the data say of those parameters of a factory that are None."""
+    facts = {"num_classes": num_classes, "image_shape": image_shape, "channels": image_shape[0]}
     parameters = inspect.signature(factory).parameters.values()
     # A partial that the command line makes has its options in keywords alone.
-    return {p.name: p.default for p in parameters} | getattr(factory, "keywords", {})
+    given = {p.name: p.default for p in parameters} | getattr(factory, "keywords", {})
+    return {name: fact for name, fact in facts.items() if given.get(name, fact) is None}

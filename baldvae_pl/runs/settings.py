@@ -42,8 +42,8 @@ def check_same_settings(before: dict[str, Any], now: dict[str, Any], run: str) -
     """Raise a SettingError if a run would go on with other settings than it was started with."""
     if name := first_difference(before, now):
         raise SettingError(
-            f"--{name}: {flat(now).get(name)} is not what the run of {run} was started with, "
-            f"{flat(before).get(name)}. Give that, or leave --ckpt_path out to start another run, "
+            f"--{name}: {value_at(now, name)} is not what the run of {run} was started with, "
+            f"{value_at(before, name)}. Give that, or leave --ckpt_path out to start another run, "
             "or, to mix them, add --resume_changed true."
         )
 
@@ -53,6 +53,15 @@ def check_begun(run: RunFolder, settings: str) -> None:
     if run.config.is_file():
         before = yaml.safe_load(run.config.read_text(encoding="utf-8"))
         check_same_settings(before, yaml.safe_load(settings), str(run.path))
+
+
+def value_at(settings: Any, name: str) -> Any:
+    """Return the setting of a dotted name, or the part of the name that there is."""
+    for part in name.split("."):
+        if not isinstance(settings, dict):
+            break
+        settings = settings.get(part)
+    return settings
 
 
 def flat(settings: Any, prefix: str = "") -> dict[str, Any]:

@@ -191,7 +191,7 @@ def test_how_alike_the_images_of_a_purchase_are(tmp_path: Path) -> None:
     model = Classifier(DigitsNet)
     rounds = ActiveLearning(rounds=1, query_size=7, complement=NoComplements())
     data = fit(tmp_path, ActiveLearning(rounds=0, complement=NoComplements()), model)
-    rounds._acquire(rounds._round(trainer_of(data), model, 0), row := {"round": 0})
+    rounds._acquire(rounds._round(trainer_of(data), model, 0), row := {"round": 0, "labelled": 30})
     bought = (data.pool.acquired_in == 1).nonzero().flatten()
     with torch.no_grad():
         features = model.network.trunk(to_floats(data.train.images[bought])).flatten(1)
