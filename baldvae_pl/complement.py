@@ -165,7 +165,7 @@ class NoComplements(Complement):
 def threshold_of(
     rule: Threshold, bought_K: Tensor, scores_N: Tensor, in_unlabelled_N: Tensor
 ) -> float:
-    """Return what a labelled image's score must reach to be uncertain.
+    """Return the BALD score from which on a labelled image is uncertain.
 
     Args:
         rule: See `Threshold`.

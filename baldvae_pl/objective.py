@@ -11,7 +11,7 @@ from baldvae_pl.complement import Autoencoder
 
 
 class Step(NamedTuple):
-    """What an objective sees of a training step, on the accelerator.
+    """A training step as an objective sees it, on the accelerator.
 
     Attributes:
         network: The classifier, in training mode.

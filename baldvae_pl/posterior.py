@@ -56,7 +56,7 @@ class Posterior(ABC):
         """Return T draws; ``generator`` is a CPU generator of the round."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was fitted: tensors and plain values only."""
+        """Return the fitted state: tensors and plain values only."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

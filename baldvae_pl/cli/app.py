@@ -45,7 +45,7 @@ REFUSED_LIMITS = {
 
 
 class Plan(NamedTuple):
-    """What a command line means, before anything is made.
+    """A command line that is parsed, before anything is made.
 
     Attributes:
         settings: The whole configuration as YAML.

@@ -28,7 +28,7 @@ KEYS = ({"data"}, {"round", "asked"}, {"round", "image", "label"})
 
 
 class Answers(NamedTuple):
-    """What came of a question.
+    """The outcome of a question.
 
     Attributes:
         labels: By the question's indices: a class, or ``CANNOT_TELL``.
@@ -95,7 +95,7 @@ class Ledger:
         return {index: label for index, label in labels.items() if label != WITHDRAWN}
 
     def corrections(self, round: int) -> dict[int, Label]:
-        """Return what was said, while this round's question was open, of images bought before."""
+        """Return corrections of earlier answers that came while this round's question was open."""
         return self._corrections.get(round, {})
 
     def _open(self, round: int, asked: list[int]) -> None:

@@ -138,7 +138,7 @@ class PoolDataModule(LightningDataModule):
         self.ledger = Ledger(path, self.fingerprint)
 
     def open_question(self, round: int) -> Tensor | None:
-        """Return what a start before this one has asked for this round, if it can be asked again.
+        """Return the question of an earlier start for this round, if it can be asked again.
 
         Settings that were changed on purpose change the question too. Images that are not in W are
         made anew.

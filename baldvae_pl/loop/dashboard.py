@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a round, all against the number of labels."""
+"""A round in TensorBoard, all against the number of labels."""
 
 from collections.abc import Mapping
 

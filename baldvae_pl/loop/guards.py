@@ -1,4 +1,4 @@
-"""What is looked at after each round: scores that can be ranked, processes that agree."""
+"""Guards after each round: scores can be ranked, processes agree."""
 
 from torch import Tensor
 

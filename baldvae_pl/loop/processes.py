@@ -34,7 +34,7 @@ class Processes:
         self.batch_size = pool_data(trainer).scoring_batch_size
 
     def run(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        """Return what a function of float images makes of a batch of W's, on the device.
+        """Apply a function of float images to a batch of W's, on the device.
 
         Images are converted here; Lightning's hook does so for the loaders alone.
         """
@@ -83,7 +83,7 @@ class Processes:
         return reduced.cpu()
 
     def once(self, function: Callable[[], T]) -> T:
-        """Return what a function returns on the first process, or raise what it raises there."""
+        """Call a function on the first process, and return or raise the same on all."""
         outcome: list[Any] = ["returned", None]
         raised: Exception | None = None
         if self.trainer.is_global_zero:

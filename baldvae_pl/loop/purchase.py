@@ -45,7 +45,7 @@ class Round:
         return make_generator(self.data.seed, self.number, purpose)
 
     def candidates(self, priorities_N: Tensor, query_size: int, purpose: Purpose) -> Candidates:
-        """Return what a selection chooses from."""
+        """Return the candidates for a selection."""
         data = self.data
 
         def look(function: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def timed(row: dict[str, float], column: str) -> Iterator[None]:
 def select(
     setting: str, selection: Selection | SelectionFunction, among: Candidates, pool: Pool
 ) -> Tensor | Synthesised:
-    """Return what a selection chooses, which is checked before any label is paid for.
+    """Let a selection choose, and check its choice before any label is paid for.
 
     Raises:
         SettingError: If it fails, or chooses none, too many, or others than images of U.

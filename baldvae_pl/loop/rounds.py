@@ -109,6 +109,11 @@ class ActiveLearning(Callback):
         self.pending: Purchase | None = None  # chosen, and not answered yet
         self.checked = self.uses_vae = False
 
+    @property
+    @override
+    def state_key(self) -> str:
+        return "ActiveLearning"  # also for a subclass: `RunCheckpoint` looks it up by this name
+
     def needs_vae(self, pl_module: LightningModule) -> bool:
         """Whether a VAE has to be trained before round 0."""
         objective = getattr(pl_module, "objective", None)
@@ -136,7 +141,7 @@ class ActiveLearning(Callback):
         self.checked = True
 
     def _autoencoder(self, pl_module: LightningModule) -> Autoencoder | None:
-        """Return what makes images: a part of the module, or else the frozen VAE."""
+        """Return the generator of images: a part of the module, or else the frozen VAE."""
         own: Autoencoder | None = getattr(pl_module, "autoencoder", None)
         frozen: Any = self.vae if self.uses_vae else None
         return frozen if own is None else own
@@ -220,7 +225,7 @@ class ActiveLearning(Callback):
         metrics = trainer.callback_metrics.items()
         row |= {key: float(value) for key, value in metrics if key.startswith("test/")}
         with timed(row, "seconds/evaluate_mc"):
-            row |= scoring.test_with_draws(round.each, round.draws, data.test, len(data.classes))
+            row |= scoring.metrics_with_draws(round.each, round.draws, data.test, len(data.classes))
         self.history.append(row)
         self._buy_or_stop(round)
         self._leave_records(trainer)
@@ -229,7 +234,7 @@ class ActiveLearning(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data, round = pool_data(trainer), self._round(trainer, pl_module, len(self.history) - 1)
         pl_module.log_dict(
-            scoring.test_with_draws(round.each, round.draws, data.test, len(data.classes))
+            scoring.metrics_with_draws(round.each, round.draws, data.test, len(data.classes))
         )
 
     @override

@@ -86,7 +86,7 @@ def mean_probabilities(each: Processes, draws: Draws, images: Tensor, descriptio
     return each.map(draws, images, description, lambda log_probs: log_probs.exp().mean(1))
 
 
-def test_with_draws(
+def metrics_with_draws(
     each: Processes, draws: Draws, test: Images, num_classes: int
 ) -> dict[str, float]:
     """Return the test metrics of class probabilities averaged over draws, as ``test/*_mc``."""
@@ -100,9 +100,6 @@ def test_with_draws(
     tiny = torch.finfo(probs_N_C.dtype).tiny
     metrics["test/nll"] = F.nll_loss(probs_N_C.clamp(min=tiny).log(), test.labels)
     return {f"{key}_mc": float(value) for key, value in metrics.items()}
-
-
-test_with_draws.__test__ = False  # type: ignore[attr-defined]  # says to pytest that it is no test
 
 
 def complements_of(

@@ -32,7 +32,7 @@ WHOLE_ROUNDS = {
     "overfit_batches": 0.0,
     "accumulate_grad_batches": 1,
 }
-"""What Lightning must not cut short: every round has the same compute and its own test."""
+"""Settings by which Lightning would cut a round short; each round has the same compute and test."""
 
 
 def check_whole_rounds(trainer: Trainer) -> None:
@@ -133,6 +133,7 @@ def check_network(
         with refused("--acquisition.posterior"):
             posterior.on_train_start(network)
             posterior.on_train_step(network, 0, 1)
+        with refused("--acquisition.posterior"), eval_mode(network):
             posterior.fit(network, images, data.train.labels[:8])
         hooks = ("on_train_step", "fit")
         if any(getattr(type(posterior), hook) is not getattr(Posterior, hook) for hook in hooks):

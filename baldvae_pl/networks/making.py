@@ -63,7 +63,7 @@ def first_made(factory: NetworkFactory) -> nn.Module:
 def _open_facts(
     factory: NetworkFactory, image_shape: tuple[int, ...], num_classes: int
 ) -> dict[str, Any]:
-    """Return what the data say of those parameters of a factory that are None."""
+    """Return the facts for those parameters of a factory that are None."""
     facts = {"num_classes": num_classes, "image_shape": image_shape, "channels": image_shape[0]}
     parameters = inspect.signature(factory).parameters.values()
     # A partial that the command line makes has its options in keywords alone.

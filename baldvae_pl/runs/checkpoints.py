@@ -38,22 +38,26 @@ class RunCheckpoint:
     @property
     def weights(self) -> dict[str, Any]:
         """State of the LightningModule."""
-        return self.content["state_dict"]  # type: ignore[no-any-return]
+        weights: dict[str, Any] = self.content["state_dict"]
+        return weights
 
     @property
     def pools(self) -> dict[str, Any]:
         """State of the PoolDataModule."""
-        return self.content["PoolDataModule"]  # type: ignore[no-any-return]
+        pools: dict[str, Any] = self.content["PoolDataModule"]
+        return pools
 
     @property
     def rounds(self) -> dict[str, Any]:
         """State of the ActiveLearning callback."""
-        return self.content["callbacks"]["ActiveLearning"]  # type: ignore[no-any-return]
+        rounds: dict[str, Any] = self.content["callbacks"]["ActiveLearning"]
+        return rounds
 
     @property
     def settings(self) -> str:
         """The settings of the run, as YAML."""
-        return self.content["callbacks"]["RunSettings"]["settings"]  # type: ignore[no-any-return]
+        settings: str = self.content["callbacks"]["RunSettings"]["settings"]
+        return settings
 
     @property
     def version(self) -> str:

@@ -1,4 +1,4 @@
-"""What lies where in a run folder, and which run it is: the only file that knows these names."""
+"""The layout of a run folder, and which run it is: the only file that knows these names."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -79,7 +79,7 @@ class RunFolder:
 
     @property
     def answers(self) -> Path:
-        """What the oracle was asked and has answered."""
+        """Questions to the oracle and its answers."""
         return self.path / "answers.jsonl"
 
     @property
