@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from conftest import baldvae, rounds_of
 from killed import ran
@@ -77,6 +78,28 @@ def test_the_five_own_things_run(tmp_path: Path) -> None:
     rounds = rounds_of(run)
     assert rounds["unlabelled"].tolist() == [980, 960, 940]
     assert not (run / "checkpoints" / "vae.ckpt").exists()
+
+
+def test_an_oracle_that_waits_for_somebody_ends_the_run_and_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "desk.py").write_text(blocks()["desk.py"])
+    first, again = map(shlex.split, blocks()["desk.commands"].splitlines())
+    small = ["--config=smoke.yaml", "--config=bald_o.yaml", "--trainer.enable_progress_bar=false"]
+    truth, codes, command = baldvae_pl.Digits()(tmp_path).train.labels, [], first
+    while not codes or codes[-1] == 75:
+        done = ran(*command[1:], *small, cwd=tmp_path)
+        codes.append(done.returncode)
+        asked = (tmp_path / "desk" / "to_label.txt").read_text().split()
+        with (tmp_path / "desk" / "answered.txt").open("a") as answered:
+            words = ["?" if int(i) % 10 == 0 else str(int(truth[int(i)])) for i in asked]
+            answered.writelines(f"{i} {word}\n" for i, word in zip(asked, words, strict=True))
+        command = again
+    assert codes == [75, 75, 75, 0], done.stderr
+    (run,) = (tmp_path / "lightning_logs").glob("*/version_0")
+    rounds, bought = rounds_of(run), pd.read_csv(run / "acquisitions.csv")
+    assert rounds["unlabelled"].tolist() == [1277, 1257, 1237]
+    assert rounds["labelled"].iloc[-1] == len(bought) < 60
+    assert (bought["index"] % 10 != 0).all()
+    assert bought["label"].tolist() == truth[bought["index"].to_numpy()].tolist()
 
 
 def not_run(document: Path) -> str:
