@@ -92,9 +92,10 @@ def baldvae(*args: str, cwd: Path, timeout: float = 300) -> subprocess.Completed
 
 
 def rounds_of(run: Path) -> pd.DataFrame:
-    """rounds.csv but for the timing columns."""
-    rounds = pd.read_csv(run / "rounds.csv")
-    return rounds[[column for column in rounds if not column.startswith("seconds")]]
+    """rounds.csv but for the timing columns, and for the check sum, which they enter."""
+    rounds = pd.read_csv(run / "rounds.csv", dtype={"checksum": str})
+    timing = ("seconds", "checksum")
+    return rounds[[column for column in rounds if not column.startswith(timing)]]
 
 
 def scalars_of(run: Path) -> dict[str, dict[int, float]]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from jsonargparse.typing import restricted_number_type
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from typing_extensions import override
@@ -28,9 +28,20 @@ from baldvae_pl.loop.progress import RoundProgressBar
 from baldvae_pl.loop.rounds import ActiveLearning
 from baldvae_pl.modules import VAE, Classifier
 from baldvae_pl.options import as_list
-from baldvae_pl.runs.checkpoints import RunCheckpoint, SafeCheckpointIO, read_checkpoint
-from baldvae_pl.runs.folder import RUNS, Identity, RunFolder, experiment_part
-from baldvae_pl.runs.resuming import RunSettings, check_goes_on, check_same_run, newest_run
+from baldvae_pl.runs.checkpoints import (
+    RunCheckpoint,
+    SafeCheckpointIO,
+    newest_checkpoint,
+    read_checkpoint,
+)
+from baldvae_pl.runs.folder import RUNS, Identity, RunFolder, experiment_part, job
+from baldvae_pl.runs.resuming import (
+    RunSettings,
+    check_goes_on,
+    check_same_run,
+    newest_run,
+    requeued_run,
+)
 from baldvae_pl.runs.settings import check_begun
 from baldvae_pl.runs.stopping import StopTogether
 
@@ -183,14 +194,18 @@ class BaldVAECLI(LightningCLI):
         self.settings = self._parser(self.subcommand).dump(config, skip_none=False)
         self.run: RunFolder | None = None  # an existing folder that this start goes on in
         self.checkpoint: RunCheckpoint | None = None
+        fits, experiment = self.subcommand == "fit", self.runs / self.experiment
         if ckpt_path == "last":
-            fits = self.subcommand == "fit"
-            self.run, self.checkpoint = newest_run(self.runs / self.experiment, begins_again=fits)
+            self.run, self.checkpoint = newest_run(experiment, begins_again=fits)
             if self.checkpoint is None and not self.changed:
                 check_begun(self.run, self.settings)
         elif ckpt_path is not None:
             self.checkpoint = read_checkpoint(Path(ckpt_path).expanduser())
             self.run = RunFolder.containing(self.checkpoint.path)
+        elif fits and (run := requeued_run(experiment, self.settings)):
+            self.run, self.checkpoint = run, newest_checkpoint(run)
+        # What a run leaves lies in a folder of its own, whatever its logger does.
+        self.folder = self.run or RunFolder.new(experiment)
 
     @override
     def instantiate_classes(self) -> None:
@@ -217,6 +232,7 @@ class BaldVAECLI(LightningCLI):
             callbacks.append(RoundProgressBar())
         every_round = self._get(self.config_init, "checkpoint_every_round")
         checkpoint = ModelCheckpoint(
+            dirpath=str(self.folder.checkpoints),
             filename="round={epoch}" if every_round else "last",
             auto_insert_metric_name=False,
             save_last=every_round,
@@ -224,6 +240,11 @@ class BaldVAECLI(LightningCLI):
             save_on_train_epoch_end=True,  # after the purchase
             enable_version_counter=False,
         )
+        if any(isinstance(callback, OnExceptionCheckpoint) for callback in callbacks):
+            raise SettingError(
+                "--trainer.callbacks: OnExceptionCheckpoint makes checkpoints in the middle of a "
+                "round. Leave it out: a run goes on from its last finished round anyway."
+            )
         if any(getattr(c, "state_key", None) == checkpoint.state_key for c in callbacks):
             raise SettingError(
                 "--trainer.callbacks: a ModelCheckpoint like this is there already. Use "
@@ -237,14 +258,13 @@ class BaldVAECLI(LightningCLI):
         kwargs["plugins"] = [*as_list(config.plugins), SafeCheckpointIO(self.checkpoint)]
         self.vae_strategy = copy.deepcopy(config.strategy)  # an object serves one trainer only
         kwargs["max_epochs"] = self._get(self.config_init, "acquisition").rounds + 1
+        config.default_root_dir = str(self.folder.path)
         return super().instantiate_trainer(**kwargs)
 
     def _logger(self) -> TensorBoardLogger:
         """Make the logger of a new run, or of the run that the checkpoint lies in."""
-        folder, name, version = self.runs, self.experiment, None
-        if self.run is not None:
-            path = self.run.path
-            folder, name, version = path.parent.parent, path.parent.name, path.name
+        path = self.folder.path
+        folder, name, version = path.parent.parent, path.parent.name, path.name
         part = None if self.subcommand == "fit" else self.subcommand  # keeps the run's own curves
         return TensorBoardLogger(str(folder), name, version, default_hp_metric=False, sub_dir=part)
 
@@ -263,20 +283,20 @@ class BaldVAECLI(LightningCLI):
         for setting, module in (("--model.optimizer", self.model), ("--vae.optimizer", vae)):
             with refused(setting):
                 module.configure_optimizers()
-        folder = RunFolder.of(self.trainer)
-        loaded = rounds.uses_vae and load_vae(vae, folder, self.checkpoint)
+        rounds.folder = self.folder
+        loaded = rounds.uses_vae and load_vae(vae, self.folder, self.checkpoint)
         self.checkpoint = None  # the trainer holds it until it has taken it over
         if self.trainer.is_global_zero and not dry_run(self.trainer):
-            self.lock = folder.claim(self.settings, self.identity)
+            self.lock = self.folder.claim(self.settings, self.identity)
         if rounds.uses_vae and not loaded:
             config = self.config_init[self.subcommand].trainer
-            provide_vae(vae, self.datamodule, self.trainer, config, self.vae_strategy, folder)
+            provide_vae(vae, self.datamodule, self.trainer, config, self.vae_strategy, self.folder)
 
     def after_fit(self) -> None:
         """Leave the run folder to others, and say where it is."""
         if hasattr(self, "lock"):
             self.lock.release()
-            print(f"The results are in {Path(self.lock.lock_file).parent}")
+            print(f"The results are in {self.folder.path}")
 
     def before_validate(self) -> None:
         """Check the data and the checkpoint."""
@@ -354,13 +374,13 @@ def identify(config: Any) -> Identity:
     names = [experiment_part(path) for path in paths]
     earlier = RunFolder(paths[0].parent).read_identity() if len(paths) == 1 else None
     if earlier is not None and config.method is None:  # a run's own config.yaml
-        return Identity(earlier.configs, earlier.method, seed)
+        return Identity(earlier.configs, earlier.method, seed, job())
     shipped = [name for name in names if name in method_names()]
     if config.method is not None:
         method = str(config.method)
     else:
         method = shipped[-1] if shipped else describe_method(config.acquisition)
-    return Identity([name for name in names if name != method], method, seed)
+    return Identity([name for name in names if name != method], method, seed, job())
 
 
 def describe_method(acquisition: Any) -> str:

@@ -7,21 +7,25 @@ A file of JSON lines that is only ever appended to. Three kinds of lines:
     {"round": 3, "image": 7, "label": 5}                 an answer given while it was open; instead
                                                          of a class "cannot tell" or "withdrawn"
 
-A line is on the disk, and the folder that names the file, before the next answer is waited for. A
-process that is killed in the middle of a line leaves a torn one, which the next start cuts off.
+and at the end of each a "crc": a CRC-32 of the line and of the images that it is about. A line is
+on the disk, and the folders that name the file, before the next answer is waited for. A process
+that is killed in the middle of a line leaves a torn one, which the next start cuts off. What a
+broken disk has changed is said and passed over, so that its images are asked about again.
 """
 
 import json
 import os
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from baldvae_pl.errors import SettingError
 from baldvae_pl.oracle import WITHDRAWN, Answer, Label
-from baldvae_pl.runs.files import sync_folder
+from baldvae_pl.runs.files import make_folder, sync_folder
 
 KEYS = ({"data"}, {"round", "asked"}, {"round", "image", "label"})
 """Of the three kinds of lines."""
@@ -57,16 +61,17 @@ class Ledger:
         self.answers: dict[int, list[Answer]] = {}
         self._corrections: dict[int, dict[int, Label]] = {}
         self._own: tuple[int, set[int]] = (-1, set())  # the question asked last
-        lines = [] if path is None or not path.is_file() else _read(path)
-        here = False
+        self._fingerprint = fingerprint
+        lines = [] if path is None or not path.is_file() else _read(path, fingerprint)
+        about = None
         for line in lines:
             if "data" in line:
-                here = line["data"] == fingerprint
-            elif here and "asked" in line:
+                about = line["data"]
+            elif "asked" in line:
                 self._open(line["round"], line["asked"])
-            elif here:
+            else:
                 self._note(line["round"], Answer(line["image"], line["label"]))
-        if not here:
+        if about != fingerprint:
             self._append([{"data": fingerprint}])
 
     def ask(self, round: int, indices: Tensor) -> None:
@@ -117,10 +122,10 @@ class Ledger:
         if self.path is None or not lines:
             return
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             new = not self.path.exists()
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("".join(json.dumps(line) + "\n" for line in lines))
+            with self.path.open("a", encoding="utf-8", newline="\n") as file:
+                file.write("".join(_sealed(line, self._fingerprint) + "\n" for line in lines))
                 file.flush()
                 os.fsync(file.fileno())
             if new:
@@ -132,11 +137,21 @@ class Ledger:
             ) from error
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a ledger; a torn last one is cut off the file.
+def _sealed(line: dict[str, Any], fingerprint: str) -> str:
+    """Return a line about the images of this fingerprint, as it is written."""
+    text = json.dumps(line)
+    crc = zlib.crc32(text.encode(), zlib.crc32(fingerprint.encode()))
+    return f'{text[:-1]}, "crc": "{crc:08x}"}}'
+
+
+def _read(path: Path, fingerprint: str) -> list[dict[str, Any]]:
+    """Return the sound lines about these images, and all that say which images follow.
+
+    A torn last line is cut off the file. A line belongs to the images that its check sum was made
+    with, so that a damaged line takes no other with it.
 
     Raises:
-        SettingError: If another line is damaged, or the file cannot be read.
+        SettingError: If the file cannot be read.
     """
     try:
         content = path.read_bytes()
@@ -150,16 +165,23 @@ def _read(path: Path) -> list[dict[str, Any]]:
         with path.open("r+b") as file:
             file.truncate(whole)
             os.fsync(file.fileno())
-    lines = []
-    for number, text in enumerate(content[:whole].splitlines(), 1):
+    lines, damaged, others = [], [], fingerprint
+    for number, text in enumerate(content[:whole].split(b"\n")[:-1], 1):
         try:
             line = json.loads(text)
-        except ValueError:
-            line = None
-        if not isinstance(line, dict) or line.keys() not in KEYS:
-            raise SettingError(
-                f"{path}: line {number} is damaged. Remove that line, or the file if no answer in "
-                "it is needed; acquisitions.csv has the labels of finished rounds."
-            )
-        lines.append(line)
+            crc = line.pop("crc")
+        except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
+            damaged.append(number)
+            continue
+        about = str(line.get("data", fingerprint))
+        if line.keys() in KEYS and _sealed(line, about)[-10:-2] == crc:
+            lines.append(line)
+            others = line.get("data", others)
+        elif _sealed(line, others)[-10:-2] != crc:
+            damaged.append(number)
+    if damaged:
+        rank_zero_warn(
+            f"{path}: damaged and passed over: line {', '.join(map(str, damaged))}. Images whose "
+            "answer is lost by that are asked about again. Check the disk."
+        )
     return lines

@@ -9,11 +9,12 @@ from lightning.pytorch import Trainer
 
 from baldvae_pl.data.module import PoolDataModule
 from baldvae_pl.errors import SettingError
-from baldvae_pl.loop.processes import dry_run
+from baldvae_pl.loop.processes import dry_run, tell
 from baldvae_pl.loop.progress import RoundProgressBar
 from baldvae_pl.modules.vae import VAE, train_vae
 from baldvae_pl.options import as_list
 from baldvae_pl.runs.checkpoints import UNREADABLE, RunCheckpoint, SafeCheckpointIO, load_checkpoint
+from baldvae_pl.runs.files import make_folder
 from baldvae_pl.runs.folder import RunFolder
 from baldvae_pl.runs.stopping import StopTogether
 
@@ -66,13 +67,16 @@ def provide_vae(
         strategy: A strategy like the run's; an object serves one trainer only.
         run: Keeps what was trained.
     """
-    shared = Path(vae.shared_path) if vae.shared_path else None
+    shared = Path(vae.shared_path).expanduser() if vae.shared_path else None
     turn: AbstractContextManager[Any] = nullcontext()
-    if shared and trainer.is_global_zero:  # which starts the run's other processes only then
-        shared.parent.mkdir(parents=True, exist_ok=True)
+    if shared and trainer.is_global_zero:
+        make_folder(shared.parent)
         turn = FileLock(shared.with_name(f".{shared.name}.lock"))
+    launcher = trainer.strategy.launcher
+    if shared and launcher is not None:  # all processes are there before one waits for its turn
+        launcher.launch(trainer.strategy.setup_environment, trainer=trainer)
     with turn:
-        if shared and shared.is_file():
+        if shared and tell(trainer, shared.is_file()):
             _load(vae, shared)
             return
         bar = RoundProgressBar("VAE epoch") if trainer.progress_bar_callback else None

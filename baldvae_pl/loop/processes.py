@@ -4,10 +4,14 @@ The only room that knows about devices, precision and ranks. Whatever looks at i
 trainings gets a `Processes` and never a Trainer.
 """
 
+import time
 from collections.abc import Callable, Iterable
+from datetime import timedelta
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
@@ -83,7 +87,10 @@ class Processes:
         return reduced.cpu()
 
     def once(self, function: Callable[[], T]) -> T:
-        """Call a function on the first process, and return or raise the same on all."""
+        """Call a function on the first process, and return or raise the same on all.
+
+        The others wait for days if it takes days, as a person's answers may.
+        """
         outcome: list[Any] = ["returned", None]
         raised: Exception | None = None
         if self.trainer.is_global_zero:
@@ -93,7 +100,7 @@ class Processes:
                 outcome, raised = ["not yet", str(error)], error
             except Exception as error:
                 outcome, raised = ["raised", str(error)], error
-        how, what = self.trainer.strategy.broadcast(outcome)
+        how, what = tell(self.trainer, outcome)
         if raised is not None:
             raise raised
         if how == "not yet":
@@ -102,6 +109,31 @@ class Processes:
             raise SettingError(what)
         result: T = what
         return result
+
+
+def tell(trainer: Trainer, what: T) -> T:
+    """Return on every process what the first one says, however long that takes.
+
+    A broadcast of Lightning's would end the run after the process group's timeout, half an hour,
+    and let no signal through while it waits.
+    """
+    if not dist.is_available() or not dist.is_initialized():
+        told: T = trainer.strategy.broadcast(what)
+        return told
+    patient = patient_group(dist.group.WORLD)
+    arrived: Any = dist.broadcast(torch.zeros(1), src=0, group=patient, async_op=True)
+    while not arrived.is_completed():
+        time.sleep(0.02)
+    arrived.wait()  # raises what went wrong
+    said = [what]
+    dist.broadcast_object_list(said, src=0, group=patient, device=torch.device("cpu"))
+    return said[0]
+
+
+@lru_cache(maxsize=1)
+def patient_group(_: Any) -> Any:
+    """Make a group of all processes that waits for a year; once for each default group."""
+    return dist.new_group(backend="gloo", timeout=timedelta(days=365))
 
 
 def even_batches(count: int, size: int) -> int:

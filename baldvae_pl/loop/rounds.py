@@ -107,6 +107,7 @@ class ActiveLearning(Callback):
         self.vae = vae
         self.history: list[dict[str, float]] = []  # a row a round, keys as in ROUND_COLUMNS
         self.pending: Purchase | None = None  # chosen, and not answered yet
+        self.folder: RunFolder | None = None  # of the run; left out, it follows from the trainer
         self.checked = self.uses_vae = False
 
     @property
@@ -156,6 +157,8 @@ class ActiveLearning(Callback):
                 "PoolDataModule, or go on from a checkpoint by ckpt_path."
             )
         self.check(trainer, pl_module, pool_data(trainer))
+        each = Processes(trainer, pl_module)
+        self.folder = each.once(lambda: self.folder or RunFolder.of(trainer))
         # Each round has batches of its own L and G.
         trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]
         if not dry_run(trainer):
@@ -168,9 +171,9 @@ class ActiveLearning(Callback):
         if self.uses_vae and self.vae is not None:
             self.vae.to(pl_module.device)
             pl_module.frozen_autoencoder = [self.vae]  # type: ignore[assignment]
-        keeps = bool(trainer.loggers) and not dry_run(trainer)
-        folder = RunFolder.of(trainer)
-        each.once(lambda: data.open_ledger(folder.answers if keeps else None))
+        assert self.folder is not None
+        answers = None if dry_run(trainer) else self.folder.answers
+        each.once(lambda: data.open_ledger(answers))
         if data.pool.labels_bought == 0:
             buy_first_labels(
                 Round(0, each, data, self._autoencoder(pl_module)), self.initial_selection
@@ -330,7 +333,8 @@ class ActiveLearning(Callback):
         trained = progress.processed == len(self.history)  # else Lightning still restores its own
         keeps = bool(trainer.checkpoint_callbacks) and not dry_run(trainer)
         if round.data.oracle is not None and trained and keeps:
-            trainer.save_checkpoint(RunFolder.of(trainer).last)
+            assert self.folder is not None
+            trainer.save_checkpoint(self.folder.last)
 
     def _leave_records(self, trainer: Trainer) -> None:
         """Log the newest row and write the run's CSV files."""
@@ -339,11 +343,11 @@ class ActiveLearning(Callback):
         row = self.history[-1]
         log_round(trainer, row)
         rank_zero_info(in_one_line(row))
-        folder = RunFolder.of(trainer)  # on every process, since all are asked for it
         if trainer.is_global_zero and not dry_run(trainer):
+            assert self.folder is not None
             data = pool_data(trainer)
-            write_rounds(folder.rounds, self.history)
-            write_acquisitions(folder.acquisitions, data.pool, self.history, data.files)
+            write_rounds(self.folder.rounds, self.history)
+            write_acquisitions(self.folder.acquisitions, data.pool, self.history, data.files)
 
     @override
     def state_dict(self) -> dict[str, Any]:

@@ -65,6 +65,18 @@ class RunCheckpoint:
         made_with = self.content["callbacks"].get("RunSettings")
         return made_with["version"] if made_with else "0.1 or an earlier one"
 
+    @property
+    def code(self) -> str:
+        """A digest of the code that made it."""
+        code: str = self.content["callbacks"]["RunSettings"].get("code", "unknown")
+        return code
+
+    @property
+    def in_a_round(self) -> bool:
+        """Whether it was made within a training, and not at the end of a round."""
+        rounds = self.content["loops"]["fit_loop"]["epoch_progress"]["current"]
+        return bool(rounds["ready"] > rounds["processed"])
+
 
 class SafeCheckpointIO(TorchCheckpointIO):
     """There is no half-written file, and the last checkpoint but one is kept too.
@@ -122,12 +134,17 @@ def read_checkpoint(path: Path) -> RunCheckpoint:
     try:
         checkpoint = RunCheckpoint(path, load_checkpoint(path))
         if {"PoolDataModule", "callbacks", "state_dict"} <= checkpoint.content.keys():
-            if "kinds" in checkpoint.pools["pool"]["generated"]:
-                return checkpoint
-            raise SettingError(
-                f"--ckpt_path: {path} was made with baldvae {checkpoint.version}, whose "
-                "checkpoints this version does not read. Install that version to go on with it."
-            )
+            if "kinds" not in checkpoint.pools["pool"]["generated"]:
+                raise SettingError(
+                    f"--ckpt_path: {path} was made with baldvae {checkpoint.version}, whose "
+                    "checkpoints this version does not read. Install that version to go on with it."
+                )
+            if checkpoint.in_a_round:
+                raise SettingError(
+                    f"--ckpt_path: {path} was made in the middle of a round. Runs go on from the "
+                    "end of one: give the run's last.ckpt, or `last`."
+                )
+            return checkpoint
         reason = "it holds no pools"
     except SettingError:
         raise

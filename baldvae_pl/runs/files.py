@@ -23,7 +23,7 @@ def replacing(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with temporary.open(mode, **options) as file:
             yield file
             file.flush()
@@ -35,6 +35,18 @@ def replacing(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]
         raise SettingError(
             f"{path} cannot be written ({error}). Make room on the disk, or fix the folder."
         ) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing; all are on the disk when it returns.
+
+    Raises:
+        OSError: If one cannot be made.
+    """
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

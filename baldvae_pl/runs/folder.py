@@ -1,6 +1,8 @@
 """The layout of a run folder, and which run it is: the only file that knows these names."""
 
 import json
+import os
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,10 +10,26 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from baldvae_pl.errors import SettingError
-from baldvae_pl.runs.files import replacing
+from baldvae_pl.runs.files import make_folder, replacing
 
 RUNS = "lightning_logs"
 """Folder of all runs, below ``--trainer.default_root_dir``."""
+
+JOBS = (
+    ("SLURM_JOB_ID", "SLURM_RESTART_COUNT"),
+    ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"),
+)
+"""Of schedulers that give the same command again: which job it is, and how often it was begun."""
+
+
+def job() -> str | None:
+    """Return which job of a scheduler this is, if it is one."""
+    return next((os.environ[name] for name, _ in JOBS if name in os.environ), None)
+
+
+def restarted() -> bool:
+    """Whether a scheduler has begun this job before."""
+    return any(os.environ.get(count, "0") not in ("", "0") for _, count in JOBS)
 
 
 def experiment_part(config: str | Path) -> str:
@@ -29,11 +47,13 @@ class Identity:
         configs: Names of the configurations below the method's, for example ``["mnist", "lenet"]``.
         method: Name of the method, for example ``bald_o``.
         seed: Of everything random.
+        job: Of a scheduler, if the run was begun by one.
     """
 
     configs: list[str]
     method: str
     seed: int
+    job: str | None = None
 
 
 @dataclass(frozen=True)
@@ -94,9 +114,19 @@ class RunFolder:
         return int(number) if number.isascii() and number.isdigit() else -1
 
     @classmethod
+    def new(cls, experiment: Path) -> "RunFolder":
+        """Return the folder of another run of an experiment, which is not made yet."""
+        versions = [cls(path).version for path in experiment.glob("version_*")]
+        return cls(experiment / f"version_{max(versions, default=-1) + 1}")
+
+    @classmethod
     def of(cls, trainer: Any) -> "RunFolder":
-        """Return the folder of a trainer's run; to be called on every process, as all are asked."""
-        return cls(Path(trainer.log_dir or trainer.default_root_dir))
+        """Return the folder of a trainer's run, for one that was not started by the command.
+
+        That of its logger, or one of its own where the logger has none.
+        """
+        own = trainer.loggers[0].log_dir if trainer.loggers else None
+        return cls(Path(own)) if own else cls.new(Path(trainer.default_root_dir) / RUNS)
 
     @classmethod
     def containing(cls, checkpoint: Path) -> "RunFolder | None":
@@ -106,14 +136,17 @@ class RunFolder:
 
     def write_identity(self, identity: Identity) -> None:
         """Write ``run.json``."""
+        content = asdict(identity)
         with replacing(self.identity, "w", encoding="utf-8") as file:
-            json.dump(asdict(identity), file, indent=2)
+            json.dump({**content, "crc": _crc(content)}, file, indent=2)
 
     def read_identity(self) -> Identity | None:
-        """Return which run it is; None if there is no readable ``run.json``."""
+        """Return which run it is; None if there is no ``run.json``, or a damaged one."""
         try:
-            return Identity(**json.loads(self.identity.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            content = json.loads(self.identity.read_text(encoding="utf-8"))
+            sound = content.pop("crc") == _crc(content)
+            return Identity(**content) if sound else None
+        except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
             return None
 
     def is_locked(self) -> bool:
@@ -134,7 +167,7 @@ class RunFolder:
         """
         lock = FileLock(self.path / ".lock")
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
             lock.acquire(timeout=0)
         except Timeout as error:
             raise SettingError(
@@ -150,3 +183,8 @@ class RunFolder:
             file.write(settings)
         self.write_identity(identity)
         return lock
+
+
+def _crc(content: dict[str, Any]) -> str:
+    """Return a check sum of what ``run.json`` says."""
+    return f"{zlib.crc32(json.dumps(content).encode()):08x}"

@@ -5,6 +5,7 @@ that was killed and resumed leaves the same files as one that was not.
 """
 
 import csv
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,14 +49,15 @@ ACQUISITION_COLUMNS = ["round", "kind", "index", "label", "score", "threshold", 
 def write_rounds(path: Path, history: Sequence[dict[str, float]]) -> None:
     """Write a row a round, in order; a cell without a value is empty.
 
-    What else a user's module logs as ``test/*`` gets columns of its own at the end.
+    What else a user's module logs as ``test/*`` gets columns of its own, and the last column is a
+    check sum of the row, as reports are made from this file alone.
     """
     keys = {key for row in history for key in row if key.startswith("test/")}
     own = sorted(keys - set(ROUND_COLUMNS))
     columns = [*ROUND_COLUMNS, *own]
     header = [column.replace("/", "_") for column in columns]
-    rows = [[row.get(column) for column in columns] for row in history]
-    write_csv(path, header, rows)
+    rows = [[as_text(row.get(column)) for column in columns] for row in history]
+    write_csv(path, [*header, "checksum"], [[*row, row_checksum(row)] for row in rows])
 
 
 def write_acquisitions(
@@ -93,7 +95,19 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
         writer = csv.writer(file)
         writer.writerow(header)
         for row in rows:
-            writer.writerow([f"{x:.7g}" if isinstance(x, float) else x for x in row])
+            writer.writerow([as_text(x) for x in row])
+
+
+def as_text(value: Any) -> str:
+    """Return what a cell says."""
+    if value is None:
+        return ""
+    return f"{value:.7g}" if isinstance(value, float) else str(value)
+
+
+def row_checksum(cells: Sequence[str]) -> str:
+    """Return the CRC-32 of a row's cells: hexadecimal after an x, so that it is no number."""
+    return f"x{zlib.crc32(','.join(cells).encode(errors='surrogateescape')):08x}"
 
 
 def in_one_line(row: dict[str, float]) -> str:

@@ -1,5 +1,6 @@
 """Which run a start goes on with, and whether it may."""
 
+import hashlib
 from pathlib import Path
 
 import yaml
@@ -7,11 +8,15 @@ from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
+import baldvae_pl
 from baldvae_pl import __version__
 from baldvae_pl.errors import SettingError
 from baldvae_pl.runs.checkpoints import RunCheckpoint, newest_checkpoint
-from baldvae_pl.runs.folder import RunFolder
-from baldvae_pl.runs.settings import check_same_settings
+from baldvae_pl.runs.folder import RunFolder, job, restarted
+from baldvae_pl.runs.settings import check_same_settings, first_difference, load_settings
+
+DECIDE_NOTHING = ("cli", "experiments", "runs", "main.py", "moved.py")
+"""Parts of the package that may change without changing any result."""
 
 
 def newest_run(experiment: Path, begins_again: bool) -> tuple[RunFolder, RunCheckpoint | None]:
@@ -38,6 +43,26 @@ def newest_run(experiment: Path, begins_again: bool) -> tuple[RunFolder, RunChec
     )
 
 
+def requeued_run(experiment: Path, settings: str) -> RunFolder | None:
+    """Return the run that this job began before its scheduler gave the command again.
+
+    Args:
+        experiment: The folder of its runs.
+        settings: Of this start, as YAML.
+    """
+    if not restarted():
+        return None
+    runs = [RunFolder(path) for path in experiment.glob("version_*")]
+    for run in sorted(runs, key=lambda run: run.version, reverse=True):
+        identity = run.read_identity()
+        if identity is None or identity.job != job() or not run.config.is_file():
+            continue
+        if first_difference(load_settings(run.config), yaml.safe_load(settings)) is None:
+            rank_zero_info(f"Job {identity.job} was begun again: it goes on with {run.path}")
+            return run
+    return None
+
+
 def check_goes_on(checkpoint: RunCheckpoint, rounds: int) -> None:
     """Raise a SettingError if a run has bought more often than it is asked to."""
     done = len(checkpoint.rounds["history"]) - 1
@@ -50,15 +75,26 @@ def check_goes_on(checkpoint: RunCheckpoint, rounds: int) -> None:
         rank_zero_info(f"This run has finished its {rounds} rounds; for more, raise the number.")
 
 
+def digest_of_code() -> str:
+    """Name the code that decides results: between two releases all has the same version."""
+    package = Path(baldvae_pl.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        wing = path.relative_to(package).parts[0]
+        if wing not in DECIDE_NOTHING:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 class RunSettings(Callback):
-    """Leaves in each checkpoint which settings and which version it was made with."""
+    """Leaves in each checkpoint which settings and which code it was made with."""
 
     def __init__(self, settings: str) -> None:
         self.settings = settings
 
     @override
     def state_dict(self) -> dict[str, str]:
-        return {"settings": self.settings, "version": __version__}
+        return {"settings": self.settings, "version": __version__, "code": digest_of_code()}
 
 
 def check_same_run(checkpoint: RunCheckpoint, settings: str) -> None:
@@ -67,6 +103,12 @@ def check_same_run(checkpoint: RunCheckpoint, settings: str) -> None:
         raise SettingError(
             f"--ckpt_path: {checkpoint.path} was made with baldvae {checkpoint.version}, this is "
             f"{__version__}. Install that version, or, to mix them, add --resume_changed true."
+        )
+    if checkpoint.code != (code := digest_of_code()):
+        raise SettingError(
+            f"--ckpt_path: {checkpoint.path} was made with other code of baldvae {__version__} "
+            f"(its digest is {checkpoint.code}, of this one {code}). Go on with that code, or, to "
+            "mix them, add --resume_changed true."
         )
     before = yaml.safe_load(checkpoint.settings)
     check_same_settings(before, yaml.safe_load(settings), str(checkpoint.path))

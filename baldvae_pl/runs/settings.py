@@ -1,5 +1,6 @@
 """Settings of a run: in which of them two starts of one run may differ."""
 
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -51,8 +52,27 @@ def check_same_settings(before: dict[str, Any], now: dict[str, Any], run: str) -
 def check_begun(run: RunFolder, settings: str) -> None:
     """Raise a SettingError if a run without a checkpoint would begin again with other settings."""
     if run.config.is_file():
-        before = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+        before = load_settings(run.config)
         check_same_settings(before, yaml.safe_load(settings), str(run.path))
+
+
+def load_settings(config: Path) -> dict[str, Any]:
+    """Return the settings of a run's ``config.yaml``.
+
+    Raises:
+        SettingError: If the file cannot be read.
+    """
+    try:
+        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        settings = " ".join(str(error).split())
+    if isinstance(settings, dict):
+        return settings
+    raise SettingError(
+        f"{config} is damaged ({settings}). A run without a checkpoint begins again by it: leave "
+        "--ckpt_path out to start another run, or remove the file to begin again with what is "
+        "given now."
+    )
 
 
 def value_at(settings: Any, name: str) -> Any:

@@ -50,11 +50,11 @@ ROUNDS = """\
 round,labelled,unlabelled,generated,test_acc,test_nll,test_ece,test_acc_mc,test_nll_mc,test_ece_mc,\
 acquired,complemented,acquired_redundancy,bald_threshold,bald_labelled_max,bald_margin,bald_labelled_mean,\
 bald_unlabelled_max,bald_unlabelled_mean,seconds_train,seconds_evaluate,seconds_evaluate_mc,\
-seconds_score,seconds_select,seconds_complement
+seconds_score,seconds_select,seconds_complement,checksum
 0,3,7,0,0.5,1.234568,1e-09,0.3333333,123456.8,0,3,1,0.875,0.125,0.25,-0.125,0.0625,0.75,0.1,2.5,0.5,1.5,\
-3,0.25,0
-1,6,4,1,,,,,,,,,,0.375,,,,,,,,,,,
-2,8,2,4,0.75,,,,,,,,,,,,,,,,,,,,
+3,0.25,0,xb23898a0
+1,6,4,1,,,,,,,,,,0.375,,,,,,,,,,,,xe6fbe5c0
+2,8,2,4,0.75,,,,,,,,,,,,,,,,,,,,,x0d84b6a9
 """
 
 ACQUISITIONS = """\
