@@ -167,7 +167,7 @@ class RunFolder:
         """
         lock = FileLock(self.path / ".lock")
         try:
-            make_folder(self.path)
+            make_folder(self.checkpoints)
             lock.acquire(timeout=0)
         except Timeout as error:
             raise SettingError(
