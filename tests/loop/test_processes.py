@@ -1,13 +1,20 @@
 """Several processes: the same scores, purchases and counts as one, and no process is waited for."""
 
+import os
+import signal
+import socket
 import subprocess
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import SMALL, assert_same_state, baldvae, rounds_of
+from filelock import FileLock
+from killed import forked, ran, wait_for
 
 from baldvae_pl.loop.guards import check_agreement
 from baldvae_pl.pool import Pool
@@ -85,6 +92,142 @@ def test_a_process_that_dies_ends_the_run(rank: int, tmp_path: Path) -> None:
         if "dies.function" not in listed.stdout:
             return
     pytest.fail("a process is left over")
+
+
+NOTES = """
+import os, pathlib, time
+from baldvae_pl.data.sources import Digits
+
+def source(root):
+    pathlib.Path(f"rank{os.environ.get('LOCAL_RANK', '0')}").write_text(str(os.getpid()))
+    return Digits()(root)
+
+def ask(indices):
+    pathlib.Path("asked").touch()
+    while pathlib.Path("wait").exists():
+        time.sleep(0.05)
+    return Digits()(None).train.labels[indices]
+"""
+
+
+def noting(folder: Path) -> list[str]:
+    """A module in the working folder whose functions say which process has come how far."""
+    (folder / "noting.py").write_text(NOTES)
+    return [*UNTRAINED, "--data.source=noting.source", "--data.oracle=noting.ask"]
+
+
+def is_there(process: int) -> bool:
+    listed = subprocess.run(["ps", "-o", "stat=", str(process)], capture_output=True, check=False)
+    return listed.stdout.strip()[:1] not in (b"", b"Z")
+
+
+def test_an_oracle_may_take_longer_than_processes_wait_for_each_other(tmp_path: Path) -> None:
+    (tmp_path / "short.yaml").write_text(
+        "trainer:\n"
+        "  strategy:\n"
+        "    class_path: lightning.pytorch.strategies.DDPStrategy\n"
+        "    init_args: {timeout: '0:00:05', process_group_backend: gloo}\n"
+    )
+    command = [*noting(tmp_path), *processes(2)[:2], "--config=short.yaml"]
+    (tmp_path / "wait").touch()
+
+    def answer() -> None:
+        wait_for((tmp_path / "asked").exists)
+        time.sleep(9)
+        (tmp_path / "wait").unlink()
+
+    with ThreadPoolExecutor() as pool:
+        answered = pool.submit(answer)
+        done = ran(*command, cwd=tmp_path)
+        answered.result()
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "lightning_logs" / "digits+short" / "version_0"
+    assert rounds_of(run)["labelled"].tolist() == [15, 40, 65, 90]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_waits_for_another_one_hears_a_signal(rank: int, tmp_path: Path) -> None:
+    command = [*noting(tmp_path), *processes(2)]
+    (tmp_path / "wait").touch()
+    ended = []
+
+    def end() -> bool:
+        if not (tmp_path / "asked").exists():
+            return False
+        time.sleep(1)  # so that rank 1 waits
+        ended.append(time.perf_counter())
+        if rank == 0:
+            return True
+        os.kill(int((tmp_path / "rank1").read_text()), signal.SIGTERM)
+        wait_for(lambda: not is_there(int((tmp_path / "rank1").read_text())))
+        return True  # rank 0 gets one too, which waits for a person
+
+    done = ran(*command, cwd=tmp_path, when=end, signum=signal.SIGTERM)
+    assert done.returncode == 143, done.stderr
+    assert time.perf_counter() - ended[0] < 15
+    wait_for(lambda: not is_there(int((tmp_path / "rank1").read_text())))
+
+
+def test_no_process_outlives_the_first_one_while_they_look_for_each_other(tmp_path: Path) -> None:
+    command = [*noting(tmp_path), *processes(2)]
+    killed = ran(*command, cwd=tmp_path, when=(tmp_path / "rank1").exists)
+    assert killed.returncode == -signal.SIGKILL
+    began = time.perf_counter()
+    wait_for(lambda: not is_there(int((tmp_path / "rank1").read_text())))
+    assert time.perf_counter() - began < 10
+
+
+def by_torchrun(arguments: Sequence[str], folder: Path) -> Callable[[], list[int]]:
+    """Start two nodes with a process each, as torchrun does; the function waits for their ends."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        **{"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0"},
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GROUP_WORLD_SIZE": "2"},
+        **{"TORCHELASTIC_RUN_ID": "test", "TORCHELASTIC_RESTART_COUNT": "0"},
+        **{"TORCHELASTIC_MAX_RESTARTS": "0", "TORCHELASTIC_USE_AGENT_STORE": "False"},
+    }
+    pool, ends = ThreadPoolExecutor(), []
+    for node in range(2):
+        with pytest.MonkeyPatch.context() as patch:
+            ranks = {"RANK": str(node), "GROUP_RANK": str(node)}
+            for name, value in {**shared, **ranks}.items():
+                patch.setenv(name, value)
+            ends.append(pool.submit(forked, [*arguments, *NODES], folder))
+            time.sleep(0.5)  # the fork has its environment by then
+    return lambda: [end.result() for end in ends]
+
+
+NODES = ["--trainer.accelerator=cpu", "--trainer.num_nodes=2", "--trainer.strategy=ddp"]
+
+
+def test_two_nodes_buy_what_one_process_buys(tmp_path: Path) -> None:
+    folders = tmp_path / "alone", tmp_path / "nodes"
+    for folder in folders:
+        folder.mkdir()
+    assert ran(*UNTRAINED, cwd=folders[0]).returncode == 0
+    ended = by_torchrun(UNTRAINED, folders[1])()
+    assert ended == [0, 0], (folders[1] / "output.txt").read_text()
+    tables = [folder / RUN / "acquisitions.csv" for folder in folders]
+    assert tables[0].read_bytes() == tables[1].read_bytes()
+
+
+def test_nodes_wait_together_for_their_turn_to_train_a_shared_vae(tmp_path: Path) -> None:
+    vae = tmp_path / "vaes" / "one.ckpt"
+    vae.parent.mkdir()
+    first = ran(*SMALL, f"--vae.shared_path={vae}", "--acquisition.rounds=0", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    trained, content = vae.rename(vae.with_name("trained")), vae.with_name(".one.ckpt.lock")
+    with FileLock(content):  # another run trains it
+        wait = by_torchrun([*SMALL, f"--vae.shared_path={vae}"], tmp_path)
+        time.sleep(6)
+        trained.rename(vae)
+    assert wait() == [0, 0], (tmp_path / "output.txt").read_text()
+    runs = sorted((tmp_path / RUN).parent.iterdir())
+    assert [run.name for run in runs] == ["version_0", "version_1"]
+    assert not (runs[1] / "checkpoints" / "vae.ckpt").exists()  # it did not train one of its own
+    assert rounds_of(runs[1])["labelled"].tolist() == [15, 40, 65, 90]
 
 
 def test_pools_that_differ_are_noticed() -> None:
