@@ -4,6 +4,7 @@ import hashlib
 from typing import NamedTuple
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from baldvae_pl.errors import SettingError
@@ -76,6 +77,39 @@ def check_source(source: Source) -> None:
             raise SettingError(
                 f"--data.source: {name} has labels from {int(labels.min())} to "
                 f"{int(labels.max())}, with {len(source.classes)} classes. Fix the source."
+            )
+
+
+def check_range(images: Tensor, setting: str) -> None:
+    """Warn of pictures whose pixels look as if they had been scaled wrongly.
+
+    Args:
+        images: 8-bit pictures, of which a hundred are looked at; vectors are passed over.
+        setting: Option that named them.
+    """
+    if images.dtype != torch.uint8:
+        return
+    sample_n_P = images[:: -(-len(images) // 100)].flatten(1)
+    highest_n = sample_n_P.amax(1)
+    spans_n = highest_n - sample_n_P.amin(1)
+    extreme_n = ((sample_n_P == 0) | (sample_n_P == 255)).float().mean(1)
+    for found_n, what in (
+        (
+            (spans_n < 32) & (highest_n < 255),
+            "nearly of one colour, their pixels differing by less than 32 of 255. Pixels of 12 "
+            "bits in files of 16 look like that: bring them to the full range",
+        ),
+        (
+            (extreme_n > 0.95) & (highest_n == 255),
+            "black and white almost everywhere. Floats from 0 to 255 look like that, as they are "
+            "cut off at 1: bring them to 0 to 1",
+        ),
+    ):
+        share = float(found_n.float().mean())
+        if share > 0.5:
+            rank_zero_warn(
+                f"{setting}: {share:.0%} of a sample of its images are {what} before, if that is "
+                "so."
             )
 
 

@@ -23,7 +23,7 @@ from baldvae_pl.data.batches import (
     images_at_once,
     to_floats,
 )
-from baldvae_pl.data.images import Images, Source, check_source, fingerprint
+from baldvae_pl.data.images import Images, Source, check_range, check_source, fingerprint
 from baldvae_pl.data.sources import DataSource, Digits
 from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.oracle import (
@@ -123,6 +123,7 @@ class PoolDataModule(LightningDataModule):
             with refused("--data.source"):
                 source = self.load(self.root)
             check_source(source)
+            check_range(source.train.images, "--data.source")
             self.source = source
         return self.source
 

@@ -4,6 +4,7 @@ A source is called with a folder and returns a `Source`. Add one by writing a fu
 or, if it has options, a subclass of `DataSource`: its import path is what ``--data.source`` takes.
 """
 
+import unicodedata
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,8 @@ import torchvision
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from baldvae_pl.data.image_folder import find_images, read_images
+from baldvae_pl.data.image_cache import read_images
+from baldvae_pl.data.image_folder import find_images, is_hidden
 from baldvae_pl.data.images import Images, Source
 from baldvae_pl.data.variants import random_subset, repeat_with_noise
 from baldvae_pl.errors import SettingError
@@ -179,24 +181,24 @@ class ImageFolder(DataSource):
                 f"{root}/train/<class>/ and {root}/test/<class>/ with images."
             )
         found = [find_images(folder, "--data.root") for folder in folders]
-        for folder, images in zip(folders, found, strict=True):
+        for folder, (images, _) in zip(folders, found, strict=True):
             if loose := [image.path for image in images if "/" not in image.path]:
                 raise SettingError(
                     f"--data.root: {folder / loose[0]} lies in no class folder. Move it to "
                     f"{folder}/<class>/."
                 )
-        _classes(folders, [[image.path for image in images] for images in found])  # before decoding
+        _classes(folders, [[image.path for image in part.images] for part in found])  # no decoding
         decoded = [
             read_images(
                 folder,
-                images,
+                part,
                 self.image_shape,
                 skip_unreadable=self.skip_unreadable,
                 cache_folder=self.cache_folder,
                 setting="--data.root",
                 section="--data.source",
             )
-            for folder, images in zip(folders, found, strict=True)
+            for folder, part in zip(folders, found, strict=True)
         ]
         classes = _classes(folders, [part.files for part in decoded])
         number = {name: label for label, name in enumerate(classes)}
@@ -209,16 +211,19 @@ class ImageFolder(DataSource):
 
 
 def class_of(file: str) -> str:
-    """Return the class folder that an image lies in."""
-    return file.split("/", 1)[0]
+    """Return the class folder that an image lies in.
+
+    In Unicode's form NFC: macOS writes é as two characters, others as one.
+    """
+    return unicodedata.normalize("NFC", file.split("/", 1)[0])
 
 
 def _classes(folders: list[Path], files: list[list[str]]) -> list[str]:
     """Return the names of the class folders; each must have images in both parts."""
-    names = [{f.name for f in folder.iterdir() if f.is_dir()} for folder in folders]
-    classes = sorted(name for name in names[0] | names[1] if not name.startswith("."))
-    for folder, inside in zip(folders, files, strict=True):
-        if empty := sorted(set(classes) - {class_of(file) for file in inside}):
+    inside = [entry for folder in folders for entry in folder.iterdir() if entry.is_dir()]
+    classes = sorted({class_of(entry.name) for entry in inside if not is_hidden(entry.name)})
+    for folder, part in zip(folders, files, strict=True):
+        if empty := sorted(set(classes) - {class_of(file) for file in part}):
             raise SettingError(
                 f"--data.root: {folder} has no images of {', '.join(empty)}. Every class needs "
                 "some in train and in test."

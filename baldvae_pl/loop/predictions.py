@@ -12,7 +12,9 @@ from typing_extensions import override
 
 from baldvae_pl.acquisition import bald
 from baldvae_pl.data.batches import Batch
-from baldvae_pl.data.image_folder import find_images, read_images
+from baldvae_pl.data.image_cache import read_images
+from baldvae_pl.data.image_folder import find_images
+from baldvae_pl.data.images import check_range
 from baldvae_pl.data.module import PoolDataModule
 from baldvae_pl.errors import SettingError
 from baldvae_pl.loop.processes import pool_data
@@ -75,6 +77,7 @@ class Predictions(Callback):
             setting=setting,
             section="--predictions",
         )
+        check_range(images, setting)
         data.predict_images = images
 
     @override

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
@@ -69,6 +70,11 @@ def check_sizes(
     if isinf(data.epochs_per_round):
         raise SettingError("--data.epochs_per_round: must be a finite number, got inf.")
     unlabelled = size - data.initial_size
+    if rounds == 0 and unlabelled:
+        rank_zero_warn(
+            f"--data.initial_labels: {data.initial_size} of the {size} images are trained on, and "
+            "with --acquisition.rounds 0 the others never are. Take all to train on every label."
+        )
     if rounds and query_size > unlabelled:
         raise SettingError(
             f"--acquisition.query_size: {query_size} is more than the {unlabelled} images "

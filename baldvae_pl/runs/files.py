@@ -1,6 +1,8 @@
 """Files that are there whole or not at all, also after a power cut."""
 
+import json
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,3 +60,8 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def checksum(content: Any) -> str:
+    """Return the CRC-32 of plain values as 8 hexadecimal digits: notices what a disk changes."""
+    return f"{zlib.crc32(json.dumps(content).encode()):08x}"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from baldvae_pl.errors import SettingError
-from baldvae_pl.runs.files import make_folder, replacing
+from baldvae_pl.runs.files import checksum, make_folder, replacing
 
 RUNS = "lightning_logs"
 """Folder of all runs, below ``--trainer.default_root_dir``."""
@@ -138,13 +137,13 @@ class RunFolder:
         """Write ``run.json``."""
         content = asdict(identity)
         with replacing(self.identity, "w", encoding="utf-8") as file:
-            json.dump({**content, "crc": _crc(content)}, file, indent=2)
+            json.dump({**content, "crc": checksum(content)}, file, indent=2)
 
     def read_identity(self) -> Identity | None:
         """Return which run it is; None if there is no ``run.json``, or a damaged one."""
         try:
             content = json.loads(self.identity.read_text(encoding="utf-8"))
-            sound = content.pop("crc") == _crc(content)
+            sound = content.pop("crc") == checksum(content)
             return Identity(**content) if sound else None
         except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
             return None
@@ -183,8 +182,3 @@ class RunFolder:
             file.write(settings)
         self.write_identity(identity)
         return lock
-
-
-def _crc(content: dict[str, Any]) -> str:
-    """Return a check sum of what ``run.json`` says."""
-    return f"{zlib.crc32(json.dumps(content).encode()):08x}"

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from baldvae_pl.data.answers import Answers
 from baldvae_pl.data.batches import RoundBatches, like_w, to_floats
-from baldvae_pl.data.images import Images, Source
+from baldvae_pl.data.images import Images, Source, check_range
 from baldvae_pl.data.module import PoolDataModule
 from baldvae_pl.data.sources import DataSource, Digits
 from baldvae_pl.errors import SettingError
@@ -368,7 +369,8 @@ class Says(Oracle):
 
 
 def lines_of(file: Path) -> list[tuple[object, ...]]:
-    return [tuple(json.loads(line).values()) for line in file.read_text().splitlines()]
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    return [tuple(value for key, value in line.items() if key != "crc") for line in lines]
 
 
 def test_answers_that_come_one_by_one_are_each_on_the_disk_before_the_next(tmp_path: Path) -> None:
@@ -911,3 +913,23 @@ def test_a_checkpoint_of_other_data_or_seed_is_refused(
     with pytest.raises(SettingError, match=message):
         data.load_state_dict(state)
     assert torch.equal(data.pool.acquired_in, before)
+
+
+def test_pixels_that_look_as_if_scaled_wrongly_are_said() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sound = torch.randint(0, 256, (150, 1, 8, 8), generator=generator).to(torch.uint8)
+    dark = sound // 16  # 12 bits in 16
+    cut = sound.clamp(max=1) * 255  # floats of 0 to 255
+    strokes = sound.where(sound > 200, 0)
+    for images in (sound, strokes, torch.cat([sound, dark[:100]]), torch.zeros(9, 4)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            check_range(images, "--data.source")
+    with pytest.warns(
+        UserWarning, match=r"^--data\.source: 100% .* of one colour.*12 bits in files"
+    ):
+        check_range(dark, "--data.source")
+    with pytest.warns(
+        UserWarning, match=r"--predictions\.folder: 100% .* black and white .*Floats"
+    ):
+        check_range(cut, "--predictions.folder")
