@@ -1,9 +1,15 @@
 """The `baldvae` command. What needs neither torch nor Lightning is answered without them."""
 
 import errno
+import io
+import locale
+import logging
+import os
+import subprocess
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module, resources
 from pathlib import Path
 from typing import NoReturn
@@ -43,24 +49,60 @@ IGNORED_WARNINGS = (
     "The dirpath has changed from",  # predicting writes no checkpoints
     "LightningCLI's args parameter",  # `compare` parses the settings of its runs
     ".*isinstance\\(treespec, LeafSpec\\)",  # Lightning's, since torch 2.9
+    "`max_epochs` was not set",  # it follows from the number of rounds
+    "is smaller than the logging interval",  # what is logged is of a whole round
+    "`weights_only` was not set",  # our own reader takes no code
+    "It is recommended to use .*sync_dist=True",  # torchmetrics and `Processes` reduce
+    "The `srun` command is available on your system but is not used",
 )
+
+UNSAID = (
+    "GPU available: False",
+    "TPU available",
+    "HPU available",
+    "💡 Tip",
+    "`Trainer.fit` stopped",
+)
+"""How lines of Lightning's begin that say nothing about the run."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run `baldvae`; bad settings end it with one sentence and exit code 1 or 2."""
+    if args is None:
+        speak_utf8()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # any terminal gets what it can show
+            stream.reconfigure(errors="backslashreplace")
     arguments = list(sys.argv[1:] if args is None else args)
-    answer_at_once(arguments)
+    try:
+        answer_at_once(arguments)
+        run(arguments, from_outside=args is None)
+    except BrokenPipeError:
+        end_without_a_reader()
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # which rich has turned into an exit
+            end_without_a_reader()
+        raise
+
+
+def run(arguments: list[str], from_outside: bool) -> None:
+    """Run a command that needs more than a page of help."""
     for text in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", f".*{text}")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(is_worth_saying)
+    # Figures are files; a notebook hands down a backend that may not be there.
+    os.environ["MPLBACKEND"] = "agg"
     sys.path.append(str(Path.cwd()))  # so that `my_file.my_function` here is an import path
     stop_on_signals()
     try:
         if arguments[0] in ("compare", "report"):
             import_module(f"baldvae_pl.experiments.{arguments[0]}").main(arguments[1:])
         else:
-            import_module("baldvae_pl.cli.app").run(None if args is None else arguments)
+            import_module("baldvae_pl.cli.app").run(None if from_outside else arguments)
     except SettingError as error:
         sys.exit(f"baldvae: error: {error}")
+    except BrokenPipeError:
+        raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
@@ -72,6 +114,37 @@ def main(args: Sequence[str] | None = None) -> None:
     except Exception as error:
         end_for_known_reasons(error)
         raise
+
+
+def speak_utf8() -> None:
+    """Begin again in Python's UTF-8 mode where the locale is another.
+
+    Files are read and written in UTF-8 then, by the libraries too, and names of files are what they
+    are; the terminal gets its own encoding.
+    """
+    is_utf8 = sys.flags.utf8_mode or locale.getencoding().lower() in ("utf-8", "utf8")
+    if is_utf8 or os.environ.get("PYTHONUTF8") == "1":
+        return
+    terminal = f"{sys.stdout.encoding}:backslashreplace"
+    environment = {**os.environ, "PYTHONUTF8": "1", "PYTHONIOENCODING": terminal}
+    command = [sys.executable, *sys.orig_argv[1:]]
+    if os.name == "nt":  # where a process cannot become another
+        sys.exit(subprocess.call(command, env=environment))
+    os.execve(sys.executable, command, environment)
+
+
+def is_worth_saying(record: logging.LogRecord) -> bool:
+    """Whether a line of Lightning's says something about the run."""
+    return not record.getMessage().startswith(UNSAID)
+
+
+def end_without_a_reader() -> NoReturn:
+    """End as a command does whose output goes to a pipe that was closed, with exit code 141."""
+    with suppress(OSError):
+        say_how_to_go_on()
+    with suppress(OSError):  # what is not written yet would be a traceback at the very end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(141)
 
 
 def answer_at_once(arguments: list[str]) -> None:
@@ -87,7 +160,7 @@ def answer_at_once(arguments: list[str]) -> None:
 
 def answer(text: str) -> NoReturn:
     """Print a text and exit."""
-    print(text, end="")
+    print(text, end="", flush=True)
     sys.exit(0)
 
 
@@ -102,6 +175,13 @@ def end_for_known_reasons(error: Exception) -> None:
     lightning = sys.modules.get("lightning.fabric.utilities.exceptions")
     if lightning is not None and isinstance(error, lightning.MisconfigurationException):
         sys.exit(f"baldvae: error: {error}")
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(error, getattr(torch.distributed, "DistError", ())):
+        text = " ".join(str(error).split())
+        sys.exit(
+            f"baldvae: error: --trainer.devices: the processes of this run do not find each other, "
+            f"or one has ended ({text}). Start all of them again with --ckpt_path last."
+        )
     oracle = sys.modules.get("baldvae_pl.oracle")
     if oracle is not None and isinstance(error, oracle.NotYet):
         reason = str(error) or "the oracle has not answered yet."

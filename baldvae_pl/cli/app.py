@@ -93,7 +93,8 @@ def plan(args: list[str]) -> Plan:
 
 def make_cli(cli: "type[BaldVAECLI]", args: list[str] | None) -> "BaldVAECLI":
     """Parse the command line and run its command."""
-    Parser.arguments, Parser.chosen = sys.argv[1:] if args is None else args, {}
+    Parser.arguments, Parser.places = sys.argv[1:] if args is None else args, {}
+    Parser.chosen = {name: type(plugin).__name__ for name, plugin in default_plugins().items()}
     return cli(
         Classifier,
         PoolDataModule,

@@ -17,6 +17,8 @@ def shipped_configs() -> Path:
 
 def find_config(name: str) -> str:
     """Return the path that ``--config name`` means: a file here, or else a shipped one."""
+    if name.startswith("~"):  # which a shell replaces at the beginning of a word alone
+        return str(Path(name).expanduser())
     if not Path(name).is_file():
         for folder in FOLDERS:
             if (shipped := shipped_configs() / folder / name).is_file():

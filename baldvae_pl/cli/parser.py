@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import yaml
-from jsonargparse import ActionConfigFile
+from jsonargparse import ActionConfigFile, get_loader, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
 
@@ -20,12 +20,23 @@ from baldvae_pl.errors import SettingError
 from baldvae_pl.objective import Objective
 from baldvae_pl.oracle import Oracle
 from baldvae_pl.posterior import Posterior
+from baldvae_pl.runs.yaml_files import UNREADABLE, KeyTwiceError, check_keys, load_yaml
 from baldvae_pl.selection import Selection
 
 # A network without type hints in the place of one with them takes over its num_classes, which is of
 # a subclass of int; YAML writes those of no class but the plain ones.
 for plain in (int, float):
     yaml.SafeDumper.add_multi_representer(plain, yaml.SafeDumper.yaml_representers[plain])
+
+
+def strictly(text: str) -> Any:
+    """Load YAML as jsonargparse does, but with no key twice."""
+    check_keys(text)
+    return load_as_usual(text)
+
+
+load_as_usual = get_loader("yaml")
+set_loader("yaml", strictly, exceptions=(yaml.YAMLError, KeyTwiceError))
 
 MOVED_OPTIONS = {
     "acquisition.coldness": "acquisition.selection.coldness",
@@ -53,7 +64,10 @@ class Parser(LightningArgumentParser):
     """The command line, to find in it what an inner parser complains of."""
 
     chosen: ClassVar[dict[str, str]] = {}
-    """The class that the files name for each option that takes a plug-in."""
+    """The class that the files name for each option that takes a plug-in, and the defaults."""
+
+    places: ClassVar[dict[str, str]] = {}
+    """File and setting of each option that files give to a class."""
 
     @override
     def error(self, message: str, _: Exception | None = None) -> NoReturn:
@@ -64,8 +78,13 @@ class Parser(LightningArgumentParser):
         similar = get_close_matches(f"--{unknown[1]}", options, 1) if unknown else []
         if unknown and unknown[1] in MOVED_OPTIONS:
             text, hint = moved(unknown[1]), ""
-        elif explained := explain_plugin(text, self.arguments, self.chosen):
+        elif explained := (
+            explain_plugin(text, self.arguments, self.chosen)
+            or explain_class_or_text(text, self.arguments, self.places)
+        ):
             text, hint = explained, ""
+        elif unknown and (full := full_names(unknown[1], options)):
+            hint = f" Did you mean {' or '.join(full)}?"
         elif similar:
             hint = f" Did you mean {similar[0]}?"
         else:
@@ -144,6 +163,50 @@ def explain_plugin(text: str, arguments: Sequence[str], in_files: Mapping[str, s
     )
 
 
+def explain_class_or_text(
+    text: str, arguments: Sequence[str], places: Mapping[str, str]
+) -> str | None:
+    """Say where an option stands that a class does not have, or a value that is no text in YAML.
+
+    Args:
+        text: What jsonargparse says.
+        arguments: The command line.
+        places: File and setting of the options that files give to classes.
+    """
+    if wrong := re.search(r"Option '([\w.]+)' is not accepted", text):
+        said = (re.match(rf"(--[\w.]+)\.{wrong[1]}\b", argument) for argument in arguments)
+        here = next((match[1] for match in said if match), places.get(wrong[1]))
+        return here and f"{here}: what it names has no option {wrong[1]!r}"
+    no_text = re.match(
+        r"(--[\w.]+): (?=.*Expected a <class 'str'>).*(?:Got|Given) value: ([^\s'\"]+)$", text
+    )
+    if no_text is None:
+        return None
+    here = places.get(no_text[1].removeprefix("--"))
+    setting = f"{here}.{no_text[1].removeprefix('--')}" if here else no_text[1]
+    return (
+        f"{setting}: YAML takes what is given for {no_text[2]}, which is no text. Put it in quotes"
+    )
+
+
+def full_names(option: str, options: Sequence[str]) -> list[str]:
+    """Return the options whose last part this is, those of plug-ins among them."""
+    nested = [f"--{setting}.{name}" for setting, name in options_of_plugins()]
+    return [full for full in (*options, *nested) if full.endswith(f".{option}")]
+
+
+def options_of_plugins() -> list[tuple[str, str]]:
+    """Return the options of all plug-ins, with the option that takes the plug-in."""
+    found = {
+        (setting, option)
+        for setting, names in plugins().items()
+        for name in names
+        if (made := find_class(name)) is not None
+        for option in inspect.signature(made).parameters
+    }
+    return sorted(found)
+
+
 def has_no_option(name: str, option: str) -> str:
     """Say which options a class has; it may be named by a short name or an import path."""
     short = name.rpartition(".")[2]
@@ -166,16 +229,25 @@ class ShippedConfigFile(ActionConfigFile):
 def check_sections(parser: Any, path: str) -> None:
     """End with an error for what jsonargparse would pass over in silence."""
     try:
-        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        settings = load_yaml(Path(path))
+    except KeyTwiceError as error:
+        parser.error(f"{path}: {error}")
+    except UNREADABLE:
         return  # which jsonargparse says
+    known = [option for option in parser._option_string_actions if option.startswith("--")]
     for section, options in settings.items() if isinstance(settings, dict) else ():
+        if f"--{section}" not in known and not any(o.startswith(f"--{section}.") for o in known):
+            meant = full_names(str(section), known) or get_close_matches(f"--{section}", known, 1)
+            hint = f". Did you mean {' or '.join(meant)}?" if meant else ""
+            parser.error(f"{path}: there is no option {str(section)!r}{hint}")
         if section in SECTIONS and not isinstance(options, dict):
             parser.error(f"{path}: {section}: {options} are no options with values")
         for option in options if isinstance(options, dict) else ():
             if f"{section}.{option}" in MOVED_OPTIONS:
                 parser.error(f"{path}: {moved(f'{section}.{option}')}")
         for option, value in options.items() if isinstance(options, dict) else ():
+            given = value.get("init_args") if isinstance(value, dict) else None
+            Parser.places |= dict.fromkeys(given or (), f"{path}: --{section}.{option}")
             check_plugin(parser, path, f"{section}.{option}", value)
         if section == "data" and "seed" in (options or ()):
             parser.error(f"{path}: data.seed follows from seed_everything, set that instead")

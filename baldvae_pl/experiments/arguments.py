@@ -31,6 +31,11 @@ jobs of a cluster.
 REPORT = "Write figures and tables of finished runs, made from their CSV files alone."
 
 
+def folder(text: str) -> Path:
+    """Return a path, with ``~`` for the home folder, which no shell replaces in ``--folder=~/x``."""
+    return Path(text).expanduser()
+
+
 def parse_compare(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Parse the options of ``compare``.
 
@@ -63,7 +68,7 @@ def parse_compare(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         help="one run of each of --configs, as for a job of a cluster, and no report",
     )
     parser.add_argument(
-        "--folder", type=Path, help=f"of the comparison (default: {RUNS}/compare/<configs>)"
+        "--folder", type=folder, help=f"of the comparison (default: {RUNS}/compare/<configs>)"
     )
     parser.add_argument("--baseline", default="bald_o", help="method that others are compared to")
     parser.epilog = "All other options are those of `baldvae fit`, for all runs."
@@ -80,9 +85,9 @@ def parse_report(args: Sequence[str]) -> argparse.Namespace:
     """Parse the options of ``report``."""
     parser = argparse.ArgumentParser("baldvae report", description=REPORT, allow_abbrev=False)
     parser.add_argument(
-        "source", type=Path, help=f"folder with runs, at any depth, or a {GATHERED} of a report"
+        "source", type=folder, help=f"folder with runs, at any depth, or a {GATHERED} of a report"
     )
-    parser.add_argument("--out", type=Path, help="folder of the report (default: the source's)")
+    parser.add_argument("--out", type=folder, help="folder of the report (default: the source's)")
     parser.add_argument("--baseline", default="bald_o", help="method that others are compared to")
     parser.add_argument("--labels", type=int, nargs="+", help="numbers of labels to compare at")
     parser.add_argument("--accuracies", type=float, nargs="+", help="to be reached, in percent")

@@ -15,9 +15,10 @@ import yaml
 from filelock import FileLock
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from baldvae_pl.cli.configs import find_yaml
+from baldvae_pl.cli.configs import find_config, find_yaml
 from baldvae_pl.errors import SettingError
 from baldvae_pl.experiments.arguments import parse_compare
+from baldvae_pl.runs.files import make_folder
 from baldvae_pl.runs.folder import RUNS, RunFolder, experiment_part
 from baldvae_pl.runs.settings import check_begun
 
@@ -75,7 +76,7 @@ class Run:
     def start(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         """Begin it or go on with it; its output goes to a file."""
         # Create version_0 now, so that no start can make a version_1.
-        self.folder.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder.path)
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-P", "-m", "baldvae_pl", *self.arguments, "--ckpt_path=last"],
@@ -109,7 +110,7 @@ def main(args: Sequence[str]) -> None:
     """Parse the command line, make the runs that are missing, and the report."""
     chosen, options = parse_compare(args)
     configs = [
-        [config] if Path(config).is_file() else config.split("+")
+        [config] if Path(find_config(config)).is_file() else config.split("+")
         for config in dict.fromkeys(chosen.configs)
     ]
     names = ["+".join(experiment_part(find_yaml(name)) for name in config) for config in configs]

@@ -7,6 +7,7 @@ import yaml
 
 from baldvae_pl.errors import SettingError
 from baldvae_pl.runs.folder import RunFolder
+from baldvae_pl.runs.yaml_files import UNREADABLE, load_yaml
 
 DECIDE_RESULTS = ("acquisition", "data", "model", "seed_everything", "trainer", "vae")
 """Sections whose settings decide what comes out, but for those that follow."""
@@ -63,8 +64,8 @@ def load_settings(config: Path) -> dict[str, Any]:
         SettingError: If the file cannot be read.
     """
     try:
-        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        settings = load_yaml(config)
+    except UNREADABLE as error:
         settings = " ".join(str(error).split())
     if isinstance(settings, dict):
         return settings
