@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from baldvae_pl.errors import SettingError
+
 UNLABELLED = -1
 SET_ASIDE = -2
 """In ``acquired_in``: bought, but nobody could tell the class; in neither U nor L."""
@@ -113,7 +115,15 @@ class Pool:
 
         Returns:
             Global indices, the highest first.
+
+        Raises:
+            SettingError: If a priority is NaN or infinite, but for -inf, which comes last.
         """
+        if (priorities_N.isnan() | priorities_N.isposinf()).any():
+            raise SettingError(
+                "--acquisition.selection: it ranks by numbers that are NaN or infinite, which have "
+                "no order. Fix it, or the acquisition function's scores."
+            )
         in_unlabelled_N = self.in_unlabelled_N
         count = min(count, int(in_unlabelled_N.sum()))
         ordered_N = priorities_N.where(in_unlabelled_N, -torch.inf).numpy()

@@ -180,6 +180,13 @@ class Stochastic(Selection):
     def __call__(self, candidates: Candidates) -> Tensor:
         """Return their indices: the K highest of log p + Gumbel noise are a sample of p."""
         log_weights_N = self.log_weights(candidates)
+        # Of a score of 0 the logarithm is -inf, and it comes last; else that is an overflow.
+        too_low_N = log_weights_N.isneginf() & (candidates.priorities_N != 0)
+        if (too_low_N | log_weights_N.isnan() | log_weights_N.isposinf()).any():
+            raise SettingError(
+                f"--acquisition.selection.coldness: {self.coldness} times these scores is beyond "
+                "float32, so that they would not be ranked. Take less; TopK is the limit."
+            )
         return candidates.highest(log_weights_N + gumbel(candidates), candidates.query_size)
 
 

@@ -55,6 +55,10 @@ REFUSED_LIMITS = {
 """Settings of Lightning's Trainer that would end a run at another place, and the way out."""
 
 
+FORKING = ("ddp_spawn", "ddp_fork", "ddp_notebook")
+"""Strategies of Lightning's that make no processes of their own."""
+
+
 class Plan(NamedTuple):
     """A command line that is parsed, before anything is made.
 
@@ -186,6 +190,11 @@ class BaldVAECLI(LightningCLI):
                 raise SettingError(
                     f"--trainer.{name}: {config.trainer[name]} may not be set. {way_out}"
                 )
+        if str(config.trainer.strategy).startswith(FORKING):
+            raise SettingError(
+                f"--trainer.strategy: {config.trainer.strategy} copies this process, which a run "
+                "with its files and locks does not survive. Take ddp."
+            )
         self.experiment = "+".join(map(experiment_part, config.config or [])) or "default"
         self.runs = Path(config.trainer.default_root_dir or ".").expanduser().absolute() / RUNS
         self.identity = identify(config)
@@ -310,7 +319,8 @@ class BaldVAECLI(LightningCLI):
         """Check the folder and the checkpoint; the run's own images are not needed."""
         checkpoint, data = self._need_checkpoint(), self.datamodule
         data.take_pool(checkpoint.pools)
-        self._get(self.config_init, "predictions").read(data)
+        function = self._get(self.config_init, "acquisition").function
+        self._get(self.config_init, "predictions").read(data, function)
         self.model.adapt(data.pool.image_shape, len(data.classes))
         self._check_weights(checkpoint)
 

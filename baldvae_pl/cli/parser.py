@@ -51,8 +51,9 @@ MOVED_OPTIONS = {
     "data.repeats": "data.source.repeats",
     "data.skip_unreadable": "data.source.skip_unreadable",
     "data.subset": "data.source.subset",
+    "predictions.sort_by_bald": "predictions.sort_by",
 }
-"""Options of version 0.2 and where they are now."""
+"""Options of earlier versions and where they are now."""
 
 SECTIONS = ("model", "data", "acquisition", "vae", "trainer", "predictions")
 

@@ -112,8 +112,8 @@ def image_loader(images: Gather, batches: Any) -> DataLoader[Batch]:
 
 
 def images_at_once(numbers: int) -> int:
-    """Return the largest batch, 64 to 4,096, of so many float32 an image that fits in 16 MB."""
-    return max(64, min(4096, 2**22 // numbers))
+    """Return the largest batch, 1 to 4,096, of so many float32 an image that fits in 16 MB."""
+    return max(1, min(4096, 2**22 // numbers))
 
 
 def to_floats(images: Tensor) -> Tensor:

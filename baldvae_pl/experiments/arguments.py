@@ -32,7 +32,7 @@ REPORT = "Write figures and tables of finished runs, made from their CSV files a
 
 
 def folder(text: str) -> Path:
-    """Return a path, with ``~`` for the home folder, which no shell replaces in ``--folder=~/x``."""
+    """Return a path; ``~`` is the home folder, which no shell replaces in ``--folder=~/x``."""
     return Path(text).expanduser()
 
 

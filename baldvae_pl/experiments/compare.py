@@ -1,7 +1,6 @@
 """`baldvae compare`: methods × seeds, each an ordinary run in a folder of its own."""
 
 import contextlib
-import csv
 import hashlib
 import os
 import subprocess
@@ -20,6 +19,7 @@ from baldvae_pl.errors import SettingError
 from baldvae_pl.experiments.arguments import parse_compare
 from baldvae_pl.runs.files import make_folder
 from baldvae_pl.runs.folder import RUNS, RunFolder, experiment_part
+from baldvae_pl.runs.records import read_rounds
 from baldvae_pl.runs.settings import check_begun
 
 WAITING = 75
@@ -64,11 +64,16 @@ class Run:
         self.arguments = [*arguments, f"--vae.shared_path={vae}"]
 
     def done(self) -> int:
-        """Count the rounds that are finished: all, if every image is labelled."""
+        """Count the rounds that are finished: all, if every image is labelled.
+
+        None of a table that is damaged, so that the run goes on and writes it anew.
+        """
         if not self.folder.rounds.is_file():
             return 0
-        with self.folder.rounds.open(encoding="utf-8", newline="") as file:
-            rounds = list(csv.DictReader(file))
+        try:
+            rounds = read_rounds(self.folder.rounds)
+        except SettingError:
+            return 0
         if rounds and rounds[-1]["unlabelled"] == "0":
             return self.rounds
         return min(len(rounds), self.rounds)
@@ -194,10 +199,10 @@ def work(runs: Sequence[Run], jobs: int) -> tuple[list[Run], list[Run]]:
                 run = running.pop(process)
                 if process.returncode == WAITING:
                     waiting.append(run)
-                elif process.returncode != 0 and run.folder.is_locked():
+                elif run.done() < run.rounds and run.folder.is_locked():
                     queue.append(run)  # another process works on it
                     continue
-                elif process.returncode != 0 or run.done() < run.rounds:
+                elif run.done() < run.rounds:
                     failed.append(run)
                 outcome = "failed" if run in failed else "is finished"
                 outcome = "waits for answers" if run in waiting else outcome

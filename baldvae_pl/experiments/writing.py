@@ -7,7 +7,6 @@ from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
-import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # draws without a display
 
@@ -16,7 +15,8 @@ from baldvae_pl.experiments import statistics
 from baldvae_pl.experiments.arguments import GATHERED
 from baldvae_pl.runs.files import replacing
 from baldvae_pl.runs.folder import Identity, RunFolder
-from baldvae_pl.runs.settings import first_difference
+from baldvae_pl.runs.records import read_rounds
+from baldvae_pl.runs.settings import first_difference, load_settings
 
 COLUMNS = [
     *("config", "method", "seed", "round", "labelled", "unlabelled", "generated", "complemented"),
@@ -96,10 +96,15 @@ def read(source: Path) -> pd.DataFrame:
     tables = sorted(source.rglob("rounds.csv"), key=lambda path: -path.stat().st_mtime)
     for table in tables:
         run = RunFolder(table.parent)
+        try:
+            read_rounds(table)
+            saved = load_settings(run.config) if run.config.is_file() else None
+        except SettingError as error:
+            print(f"left out: {error}")
+            continue
         identity = run.read_identity() or guess(run)
         config, method, seed = "+".join(identity.configs), identity.method, identity.seed
-        if run.config.is_file():
-            saved = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+        if saved is not None:
             saved.pop("seed_everything", None)
             if other := first_difference(newest.setdefault((config, method), saved), saved):
                 print(f"left out, as its --{other} is not that of the newest one: {run.path}")
@@ -108,7 +113,12 @@ def read(source: Path) -> pd.DataFrame:
         found.setdefault((config, method, seed), rounds.reindex(columns=COLUMNS))
     gathered = source / GATHERED if source.is_dir() else source
     if not found and gathered.is_file():
-        rounds = pd.read_csv(gathered)
+        try:
+            rounds = pd.read_csv(gathered)
+        except ValueError as error:  # pandas' and Python's for what is no table, or no text
+            raise SettingError(
+                f"source: {gathered} is damaged ({error}). Make it anew from the runs."
+            ) from error
         if missing := {*COLUMNS} - {*rounds.columns}:
             raise SettingError(
                 f"source: {gathered} has no column {min(missing)}, so it is not the {GATHERED} "
@@ -133,7 +143,7 @@ def guess(run: RunFolder) -> Identity:
     configs, method = (configs, last) if configs else ([last], "bald_vae")
     seed = run.version
     if run.config.is_file():
-        seed = yaml.safe_load(run.config.read_text(encoding="utf-8")).get("seed_everything", seed)
+        seed = load_settings(run.config).get("seed_everything", seed)
     return Identity(configs, method, seed)
 
 

@@ -1,5 +1,6 @@
 """The callback that writes what `baldvae predict` finds out."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +11,34 @@ from torch import Tensor
 from torch.special import entr
 from typing_extensions import override
 
-from baldvae_pl.acquisition import bald
+from baldvae_pl import acquisition as functions
+from baldvae_pl.acquisition import AcquisitionFunction, NetworkScore, bald, max_entropy
 from baldvae_pl.data.batches import Batch
 from baldvae_pl.data.image_cache import read_images
 from baldvae_pl.data.image_folder import find_images
 from baldvae_pl.data.images import check_range
 from baldvae_pl.data.module import PoolDataModule
-from baldvae_pl.errors import SettingError
+from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.loop.processes import pool_data
+from baldvae_pl.options import resolve
 from baldvae_pl.runs.records import write_csv
+
+COLUMNS = ["file", "class", "probability", "entropy", "bald"]
+"""Of every table of predictions."""
 
 
 class Predictions(Callback):
     """Writes a CSV file with a row for each image of a folder.
 
-    Its columns: the file, the predicted class, its probability, and in nats the entropy and the
-    BALD score of the prediction, all averaged over the posterior's draws.
+    Its columns: the file, the predicted class, its probability, in nats the entropy and the BALD
+    score of the prediction, all averaged over the posterior's draws, and the scores of the run's
+    acquisition function and of ``sort_by``, if these are others.
 
     Args:
         folder: The images, at any depth.
         file: The CSV file to write.
-        sort_by_bald: Highest BALD first: what to label next. Otherwise in order of names.
+        sort_by: Acquisition function whose highest scores come first, as what to label next; any
+            that ``--acquisition.function`` takes. Left out, in order of names.
         skip_unreadable: Leave out image files that cannot be decoded, instead of refusing them.
         cache_folder: Where decoded images are kept, ``~/.cache/baldvae`` if left out.
     """
@@ -39,18 +47,26 @@ class Predictions(Callback):
         self,
         folder: str | None = None,
         file: str = "predictions.csv",
-        sort_by_bald: bool = False,
+        sort_by: NetworkScore | Callable[[Tensor], Any] | str | None = None,
         skip_unreadable: bool = False,
         cache_folder: str | None = None,
     ) -> None:
         self.folder = folder
         self.file = Path(file).expanduser()
-        self.sort_by_bald = sort_by_bald
+        self.sort_by: AcquisitionFunction | NetworkScore | None = resolve(
+            "--predictions.sort_by", sort_by, functions
+        )
         self.skip_unreadable = skip_unreadable
         self.cache_folder = cache_folder
 
-    def read(self, data: PoolDataModule) -> None:
+    def read(
+        self, data: PoolDataModule, function: AcquisitionFunction | NetworkScore = bald
+    ) -> None:
         """Hand the images of the folder to the data module.
+
+        Args:
+            data: Its pools say which format the images have.
+            function: The run's acquisition function.
 
         Raises:
             SettingError: If there is no folder, no image in it, or nowhere to write.
@@ -78,11 +94,14 @@ class Predictions(Callback):
             section="--predictions",
         )
         check_range(images, setting)
+        wanted = [function, self.sort_by] if self.sort_by is not None else [function]
+        self.functions = {name_of(f): f for f in wanted if name_of(f) not in COLUMNS}
         data.predict_images = images
 
     @override
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.rows_N_4 = torch.zeros(len(self.files), 4, device=pl_module.device)
+        columns = len(COLUMNS) - 1 + len(self.functions)
+        self.rows_N_K = torch.zeros(len(self.files), columns, device=pl_module.device)
 
     @override
     def on_predict_batch_end(
@@ -98,17 +117,33 @@ class Predictions(Callback):
         mean_N_C = log_probs_N_T_C.exp().mean(1)
         probability_N, class_N = mean_N_C.max(1)
         columns = [class_N, probability_N, entr(mean_N_C).sum(-1), bald(log_probs_N_T_C)]
-        self.rows_N_4[batch[1]] = torch.stack(columns, 1)
+        network: Any = pl_module.network
+        for name, function in self.functions.items():
+            with refused(f"--predictions.sort_by or --acquisition.function {name}"):
+                if isinstance(function, NetworkScore):
+                    columns.append(function.score(network, batch[0]))
+                else:
+                    columns.append(function(log_probs_N_T_C))
+        self.rows_N_K[batch[1]] = torch.stack([column.float() for column in columns], 1)
 
     @override
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        rows_N_4: Tensor = trainer.strategy.reduce(self.rows_N_4, reduce_op="sum")
+        rows_N_K: Tensor = trainer.strategy.reduce(self.rows_N_K, reduce_op="sum")
         if not trainer.is_global_zero:
             return
-        order = list(range(len(rows_N_4)))
-        if self.sort_by_bald:
-            order = rows_N_4[:, 3].argsort(descending=True, stable=True).tolist()
-        rows, classes = rows_N_4.tolist(), pool_data(trainer).classes
+        header = [*COLUMNS, *self.functions]
+        order = list(range(len(rows_N_K)))
+        if self.sort_by is not None:
+            scores_N = rows_N_K[:, header.index(name_of(self.sort_by)) - 1]
+            order = scores_N.argsort(descending=True, stable=True).tolist()
+        rows, classes = rows_N_K.tolist(), pool_data(trainer).classes
         named = ([self.files[i], classes[int(rows[i][0])], *rows[i][1:]] for i in order)
-        write_csv(self.file, ["file", "class", "probability", "entropy", "bald"], named)
+        write_csv(self.file, header, named)
         rank_zero_info(f"Wrote {len(rows):,} rows to {self.file}")
+
+
+def name_of(function: AcquisitionFunction | NetworkScore) -> str:
+    """Return the name of its column."""
+    if isinstance(function, NetworkScore):
+        return type(function).__name__
+    return "entropy" if function is max_entropy else getattr(function, "__name__", "score")

@@ -173,7 +173,8 @@ def check_network(
     if disagreement_for is not None and agree:
         raise SettingError(
             f"--model.network: all posterior draws of {name} agree, so {disagreement_for} is 0 "
-            "everywhere. Its nn.Dropout layers must take part in forward, with p below 1."
+            "everywhere. It needs nn.Dropout layers that take part in forward, with p above 0 and "
+            "not so near 1 that nothing gets through."
         )
     if has_trunk_and_head(network):
         parts: Any = network

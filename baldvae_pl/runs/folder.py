@@ -167,7 +167,7 @@ class RunFolder:
         lock = FileLock(self.path / ".lock")
         try:
             make_folder(self.checkpoints)
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=1)  # `is_locked` holds it for a moment
         except Timeout as error:
             raise SettingError(
                 f"--trainer.default_root_dir: another process works in the run folder {self.path}. "

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from baldvae_pl.errors import SettingError
 from baldvae_pl.pool import COMPLEMENT, SYNTHESISED, Pool
 from baldvae_pl.runs.files import replacing
 
@@ -58,6 +59,34 @@ def write_rounds(path: Path, history: Sequence[dict[str, float]]) -> None:
     header = [column.replace("/", "_") for column in columns]
     rows = [[as_text(row.get(column)) for column in columns] for row in history]
     write_csv(path, [*header, "checksum"], [[*row, row_checksum(row)] for row in rows])
+
+
+def read_rounds(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a ``rounds.csv``; those of version 0.2 have no check sums.
+
+    Raises:
+        SettingError: If it is damaged or something else.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file)
+        sound = {"round", "labelled", "unlabelled", "test_acc"} <= {*header} and all(
+            len(row) == len(header) and int(row[header.index("round")]) == number
+            for number, row in enumerate(rows)
+        )
+        if sound and header[-1] == "checksum":
+            columns = [column.replace("/", "_") for column in ROUND_COLUMNS]
+            sound = header[: len(columns)] == columns and all(
+                row[-1] == row_checksum(row[:-1]) for row in rows
+            )
+    except (OSError, ValueError, csv.Error):
+        sound = False
+    if not sound:
+        raise SettingError(
+            f"{path} is damaged. Go on with its run by --ckpt_path last, which writes it anew, or "
+            "move its folder away."
+        )
+    return [dict(zip(header, row, strict=True)) for row in rows]
 
 
 def write_acquisitions(

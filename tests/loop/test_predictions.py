@@ -99,7 +99,7 @@ def test_predict_needs_neither_the_images_of_the_run_nor_its_seed(
 
 
 def test_predict_sorts_by_bald(run: Path, trained: list[str]) -> None:
-    main(["predict", *trained, "--predictions.folder=new", "--predictions.sort_by_bald=true"])
+    main(["predict", *trained, "--predictions.folder=new", "--predictions.sort_by=bald"])
     found = pd.read_csv("predictions.csv")
     expected = expected_rows(run).sort_values("bald", ascending=False, ignore_index=True)
     assert found["bald"].is_monotonic_decreasing
