@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import re
 import subprocess
 import sys
@@ -10,9 +11,12 @@ from pathlib import Path
 import pytest
 
 from baldvae_pl import __version__
+from baldvae_pl.cli.configs import find_config, find_yaml
 from baldvae_pl.cli.help import render
+from baldvae_pl.experiments.arguments import parse_compare, parse_report
 from baldvae_pl.main import RUN_COMMANDS, help_of, main
 from baldvae_pl.oracle import NotYet
+from baldvae_pl.runs.signals import HOW_TO_GO_ON
 
 WITHOUT_TORCH = [
     ["--version"],
@@ -97,3 +101,81 @@ def test_a_run_that_waits_ends_with_a_code_of_its_own(
     first, second = capsys.readouterr().err.splitlines()
     assert first == "baldvae: waiting: 12 images are left in to_label.csv."
     assert "--ckpt_path last" in second
+
+
+def python(*options: str, cwd: Path, **environment: str) -> "subprocess.CompletedProcess[bytes]":
+    return subprocess.run(
+        [sys.executable, *options],
+        capture_output=True,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        timeout=120,
+    )
+
+
+SEES = """
+import sys
+from baldvae_pl import main as entry
+entry.run = lambda *a, **k: print(sys.flags.utf8_mode, open(__file__).encoding, sys.argv[1:], "\u96ea")
+entry.main()
+"""
+
+
+@pytest.mark.parametrize("forced_off", [True, False])
+@pytest.mark.parametrize("name", ["en_US.iso88591", "ko_KR.euckr", "C"])
+def test_any_locale_reads_and_writes_utf8(tmp_path: Path, name: str, forced_off: bool) -> None:
+    known = subprocess.run(["locale", "-a"], capture_output=True, text=True).stdout.split()
+    if name not in known:
+        pytest.skip(f"there is no locale {name} here")
+    (tmp_path / "sees.py").write_text(SEES)
+    off = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"} if forced_off else {}
+    arguments = ["fit", "ü.yaml"]
+    done = python("sees.py", *arguments, cwd=tmp_path, LC_ALL=name, **off)
+    assert done.returncode == 0, done.stderr
+    mode, encoding, *rest = done.stdout.split()
+    assert (mode, encoding.lower()) == (b"1", b"utf-8")
+    assert len(rest) == 3  # with what this terminal cannot show in some other form
+
+
+def test_a_users_file_hides_no_module(tmp_path: Path) -> None:
+    for name in ("random", "enum", "types", "logging"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')")
+    done = python("-m", "baldvae_pl", "report", "--help", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_notebooks_plotting_backend_is_not_taken(tmp_path: Path) -> None:
+    curves = Path(__file__).parent.parent / "docs" / "results" / "repeated_full" / "runs.csv"
+    report = ["report", str(curves), "--out=out"]
+    done = python("-m", "baldvae_pl", *report, cwd=tmp_path, MPLBACKEND="module://not.there")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["report", "RUNS", "--out=out"]])
+def test_output_into_a_pipe_that_closes_ends_with_a_sentence(
+    tmp_path: Path, arguments: list[str]
+) -> None:
+    curves = Path(__file__).parent.parent / "docs" / "results" / "repeated_full" / "runs.csv"
+    reads, writes = os.pipe()
+    os.close(reads)
+    done = subprocess.run(
+        [sys.executable, "-m", "baldvae_pl", *(a.replace("RUNS", str(curves)) for a in arguments)],
+        stdout=writes,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        text=True,
+    )
+    os.close(writes)
+    assert done.returncode == 141
+    assert done.stderr.splitlines() == [f"baldvae: stopped. {HOW_TO_GO_ON}"]
+
+
+def test_a_home_folder_is_meant_in_every_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse_compare(["--configs=digits", "--folder=~/x"])[0].folder == tmp_path / "x"
+    assert parse_report(["~/a", "--out=~/b"]).source == tmp_path / "a"
+    assert parse_report(["~/a", "--out=~/b"]).out == tmp_path / "b"
+    (tmp_path / "mine.yaml").write_text("{}")
+    assert find_config("~/mine.yaml") == find_yaml("~/mine") == str(tmp_path / "mine.yaml")

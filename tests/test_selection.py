@@ -106,6 +106,28 @@ def test_the_same_generator_chooses_the_same_and_the_coldest_is_top_k(
     assert sorted(choose()(candidates(SCORES, 9, [3])).tolist()) == [0, 1, 2, 4, 5]
 
 
+@pytest.mark.parametrize("coldness", [1e38, 1e39, 1e300])
+@pytest.mark.parametrize("choose", [Power, Softmax, Softrank])
+def test_scores_that_overflow_rank_nothing_in_silence(
+    choose: type[Stochastic], coldness: float
+) -> None:
+    scores = torch.tensor([0.0, 40.0, 0.2, 900.0, 0.5, 7.0])
+    with pytest.raises(SettingError, match=r"^--acquisition\.selection\.coldness: 1e\+.* TopK is"):
+        choose(coldness)(candidates(scores, 3))
+
+
+@pytest.mark.parametrize("choose", [Power, Softmax, Softrank])
+def test_a_score_of_0_is_no_overflow(choose: type[Stochastic]) -> None:
+    scores = torch.tensor([0.0, 0.4, 0.0, 0.3, 0.0, 0.2])
+    assert choose(1e5)(candidates(scores, 3)).tolist() == [1, 3, 5]
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_what_has_no_order_is_not_ranked(wrong: float) -> None:
+    with pytest.raises(SettingError, match=r"^--acquisition\.selection: .*no order"):
+        TopK()(candidates(torch.tensor([0.1, wrong, 0.3, 0.4, 0.5, 0.6]), 3))
+
+
 def test_power_refuses_scores_that_are_no_probabilities() -> None:
     with pytest.raises(SettingError, match=r"--acquisition\.selection: Power takes scores as prob"):
         Power()(candidates(-SCORES, 2))

@@ -19,8 +19,8 @@ from baldvae_pl.errors import SettingError
 from baldvae_pl.experiments.arguments import parse_compare
 from baldvae_pl.runs.files import make_folder
 from baldvae_pl.runs.folder import RUNS, RunFolder, experiment_part
-from baldvae_pl.runs.records import read_rounds
 from baldvae_pl.runs.settings import check_begun
+from baldvae_pl.runs.tables import read_rounds
 
 WAITING = 75
 """Exit code of a run whose oracle has not answered yet."""

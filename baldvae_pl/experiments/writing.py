@@ -15,8 +15,8 @@ from baldvae_pl.experiments import statistics
 from baldvae_pl.experiments.arguments import GATHERED
 from baldvae_pl.runs.files import replacing
 from baldvae_pl.runs.folder import Identity, RunFolder
-from baldvae_pl.runs.records import read_rounds
 from baldvae_pl.runs.settings import first_difference, load_settings
+from baldvae_pl.runs.tables import read_rounds
 
 COLUMNS = [
     *("config", "method", "seed", "round", "labelled", "unlabelled", "generated", "complemented"),

@@ -21,7 +21,7 @@ from baldvae_pl.data.module import PoolDataModule
 from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.loop.processes import pool_data
 from baldvae_pl.options import resolve
-from baldvae_pl.runs.records import write_csv
+from baldvae_pl.runs.tables import write_csv
 
 COLUMNS = ["file", "class", "probability", "entropy", "bald"]
 """Of every table of predictions."""

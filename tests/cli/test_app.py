@@ -248,7 +248,7 @@ def test_a_run_says_which_it_is(
     main(["fit", *named, *TINY, "--seed_everything=3", *options])
     run = Path("lightning_logs", "+".join(configs), "version_0")
     said = json.loads((run / "run.json").read_text())
-    assert said.keys() == {"configs", "method", "seed"}
+    assert said.keys() == {"configs", "method", "seed", "job", "crc"}
     assert said["seed"] == 3
     assert identity.items() <= said.items()
     if "--method=mine" in options:

@@ -3,9 +3,13 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import QUIET, refusal, write_tree
+from hypothesis import given
+from hypothesis import strategies as st
 
 from baldvae_pl.cli.parser import MOVED_OPTIONS, plugins
+from baldvae_pl.runs.yaml_files import check_keys, load_yaml
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -124,7 +128,37 @@ def test_bad_input_is_one_sentence_before_training(args: list[str], words: str) 
             "--acquisition.selection.coldness: must be a finite number",
         ),
         ("acquisition: {query_sise: 5}", "acquisition.query_sise"),
-        ("rounds: 3", "does not accept option 'rounds'"),
+        ("rounds: 3", "mine.yaml: there is no option 'rounds'. Did you mean --acquisition.rounds?"),
+        ("latent: mean", "no option 'latent'. Did you mean --acquisition.complement.latent?"),
+        (
+            "data: {root: 1}\nvae: {epochs: 2}\ndata: {}",
+            "the key data is given twice, in lines 1 and 3",
+        ),
+        (
+            "data:\n  root: a\n  root: b",
+            "mine.yaml: the key data.root is given twice, in lines 2 and",
+        ),
+        (
+            "data: {root: 2024_05}",
+            "--data.root: YAML takes what is given for 202405, which is no text",
+        ),
+        (
+            "method: 7",
+            "--method: YAML takes what is given for 7, which is no text. Put it in quotes",
+        ),
+        (
+            "data: {source: {class_path: ImageFolder, init_args: {cache_folder: 12}}}",
+            "mine.yaml: --data.source.cache_folder: YAML takes what is given for 12, which is no",
+        ),
+        (
+            "model: {network: {class_path: DigitsNet, init_args: {chan: 1}}}",
+            "mine.yaml: --model.network: what it names has no option 'chan'",
+        ),
+        (
+            "trainer: {logger: {class_path: CSVLogger, init_args: {foo: 1}}}",
+            "mine.yaml: --trainer.logger: what it names has no option 'foo'",
+        ),
+        ("trainer: {strategy: ddp_spawn}", "--trainer.strategy: ddp_spawn copies this process"),
         ("seed_everything: null", "seed_everything"),
         (": : :", "Problems parsing config"),
         ("- 1", "Unexpected config"),
@@ -278,3 +312,46 @@ def test_settings_of_images_are_refused_where_they_mean_nothing() -> None:
     assert "not two or more" in said or "two classes" in said
     said = refused("fit", "--config=image_folder.yaml", "--data.root=nowhere")
     assert "--data.root: there is no folder nowhere/train" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--latent=mean"], "--latent=mean. Did you mean --acquisition.complement.latent?"),
+        (["--model.network.channels=3"], "--model.network: what it names has no option 'channels'"),
+        (["--acquisition.complement.laten=3"], "--acquisition.complement: Uncertain has no option"),
+        (["--predictions.sort_by_bald=true"], "is now --predictions.sort_by"),
+        (["--predictions.sort_by=balt"], "--predictions.sort_by: 'balt' is unknown. Choose one of"),
+        (["--data={root: a, root: b}"], "the key root is given twice, in lines 1 and 1"),
+        (
+            ["--acquisition.mc_samples=1000000000000"],
+            "--acquisition.mc_samples: 1000000000000 draws",
+        ),
+    ],
+)
+def test_an_option_is_named_in_full(arguments: list[str], words: str) -> None:
+    assert words in refused("fit", "--config=digits.yaml", *arguments)
+
+
+def test_keys_may_be_merged_and_a_file_of_a_section_has_none_twice() -> None:
+    Path("a.yaml").write_text("<<: {root: a}\nroot: b\n")
+    Path("c.yaml").write_text("x: &x {a: 1}\ny: {<<: *x, <<: *x, a: 2}\nz: [&l {b: [*x]}, *l]\n")
+    for file in ("a.yaml", "c.yaml"):
+        check_keys(Path(file).read_text())
+    assert load_yaml(Path("c.yaml"))["y"] == {"a": 2}
+    Path("data.yaml").write_text("root: a\nroot: b\n")
+    said = refused("fit", "--config=digits.yaml", "--data=data.yaml")
+    assert "data.yaml" in said
+    assert "the key root is given twice, in lines 1 and 2" in said
+
+
+@given(
+    st.recursive(
+        st.integers(0, 9),
+        lambda below: st.dictionaries(st.sampled_from("abcdef"), below, max_size=4),
+        max_leaves=20,
+    )
+)
+def test_what_yaml_writes_has_no_key_twice(content: object) -> None:
+    for style in (True, False):
+        check_keys(yaml.safe_dump(content, default_flow_style=style))

@@ -1,6 +1,7 @@
 """`baldvae compare` on real digits: pairs, a kill in between, one run at a time, and its errors."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -203,3 +204,43 @@ def test_the_report_command_answers_and_refuses(
     with pytest.raises(SystemExit) as caught:
         main(["report", str(tmp_path / "nothing")])
     assert "there is no rounds.csv in" in str(caught.value.code)
+
+
+def test_two_comparisons_share_a_folder(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "baldvae_pl",
+        *GRID,
+        "--methods",
+        "bald_o",
+        "--seeds",
+        "0",
+        "1",
+    ]
+    both = [
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=300)[0].decode() for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert all("The results are in" in one and "failed" not in one for one in said)
+
+
+def test_a_report_leaves_out_what_is_damaged(
+    grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(grid, tmp_path / "grid", ignore=shutil.ignore_patterns("*.ckpt", "runs.csv"))
+    folder = tmp_path / "grid"
+    rounds = run_of(folder, "bald_vae", 0) / "rounds.csv"
+    rounds.write_bytes(rounds.read_bytes().replace(b"20,", b"21,", 1))
+    config = run_of(folder, "vae_all", 1) / "config.yaml"
+    config.write_text("a: [")
+    (run_of(folder, "vae_all", 0) / "run.json").write_text("[")
+    main(["report", str(folder)])
+    said = capsys.readouterr().out
+    assert f"left out: {rounds} is damaged" in said
+    assert f"left out: {config} is damaged" in said
+    found = pd.read_csv(folder / "runs.csv")
+    runs = set(found[["method", "seed"]].itertuples(index=False, name=None))
+    assert runs == {("bald_vae", 1), ("vae_all", 0)}

@@ -3,15 +3,19 @@
 import csv
 import math
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from baldvae_pl.errors import SettingError
 from baldvae_pl.pool import Pool
 from baldvae_pl.runs.records import in_one_line, write_acquisitions, write_csv, write_rounds
+from baldvae_pl.runs.tables import read_rounds
 
 HISTORY = [
     {
@@ -162,3 +166,36 @@ def test_a_round_in_one_line() -> None:
     )
     assert in_one_line(HISTORY[2]) == "round 2: 8 labels + 4 generated, test accuracy 75.00%"
     assert math.isnan(float(in_one_line(HISTORY[1]).split()[-1].rstrip("%")))
+
+
+THREE = [{"round": n, "labelled": 20 + n, "unlabelled": 9, "test/acc": 0.5} for n in range(3)]
+
+
+def test_a_table_of_rounds_is_read_as_it_was_written(tmp_path: Path) -> None:
+    write_rounds(tmp_path / "rounds.csv", THREE)
+    rows = read_rounds(tmp_path / "rounds.csv")
+    assert [row["labelled"] for row in rows] == ["20", "21", "22"]
+    assert rows[0]["test_acc"] == "0.5"
+
+
+@settings(deadline=None)
+@given(data=st.data())
+def test_a_table_that_was_changed_is_recognised(data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "rounds.csv")
+        write_rounds(path, THREE)
+        content, sound = bytearray(path.read_bytes()), read_rounds(path)
+        position = data.draw(st.integers(content.index(b"\n") + 1, len(content) - 3))
+        content[position] ^= 1 << data.draw(st.integers(0, 7))
+        path.write_bytes(content)
+        try:
+            assert read_rounds(path) == sound
+        except SettingError as error:
+            assert str(error).startswith(f"{path} is damaged. Go on")
+
+
+@pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "\0\0", "round,labelled\n0,1\n"])
+def test_what_is_no_table_of_rounds_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "rounds.csv").write_text(content)
+    with pytest.raises(SettingError, match="is damaged"):
+        read_rounds(tmp_path / "rounds.csv")
