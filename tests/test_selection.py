@@ -106,13 +106,13 @@ def test_the_same_generator_chooses_the_same_and_the_coldest_is_top_k(
     assert sorted(choose()(candidates(SCORES, 9, [3])).tolist()) == [0, 1, 2, 4, 5]
 
 
-@pytest.mark.parametrize("coldness", [1e38, 1e39, 1e300])
+@pytest.mark.parametrize("coldness", [3.3e38, 1e39, 1e300])
 @pytest.mark.parametrize("choose", [Power, Softmax, Softrank])
 def test_scores_that_overflow_rank_nothing_in_silence(
     choose: type[Stochastic], coldness: float
 ) -> None:
     scores = torch.tensor([0.0, 40.0, 0.2, 900.0, 0.5, 7.0])
-    with pytest.raises(SettingError, match=r"^--acquisition\.selection\.coldness: 1e\+.* TopK is"):
+    with pytest.raises(SettingError, match=r"^--acquisition\.selection\.coldness: .*e\+.* TopK is"):
         choose(coldness)(candidates(scores, 3))
 
 
