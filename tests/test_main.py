@@ -141,7 +141,10 @@ def test_any_locale_reads_and_writes_utf8(tmp_path: Path, name: str, forced_off:
 def test_a_users_file_hides_no_module(tmp_path: Path) -> None:
     for name in ("random", "copy", "logging"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')")
-    done = python("-m", "baldvae_pl", "report", "--help", cwd=tmp_path)
+    command = Path(sys.executable).with_name("baldvae")
+    done = python(str(command), "report", "--help", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    done = python("-m", "baldvae_pl", "report", "--help", cwd=tmp_path, PYTHONSAFEPATH="1")
     assert (done.returncode, done.stderr) == (0, b"")
 
 

@@ -84,11 +84,12 @@ class Run:
         make_folder(self.folder.path)
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-P", "-m", "baldvae_pl", *self.arguments, "--ckpt_path=last"],
+                [sys.executable, "-m", "baldvae_pl", *self.arguments, "--ckpt_path=last"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                # A user's `random.py` here is not Python's; for processes of its own too.
+                env={**environment, "PYTHONSAFEPATH": "1"},
             )
 
     @property
