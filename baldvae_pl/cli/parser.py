@@ -233,6 +233,8 @@ def check_sections(parser: Any, path: str) -> None:
         settings = load_yaml(Path(path))
     except KeyTwiceError as error:
         parser.error(f"{path}: {error}")
+    except (UnicodeError, RecursionError) as error:
+        parser.error(f"{path}: this is no YAML in UTF-8 ({error})")
     except UNREADABLE:
         return  # which jsonargparse says
     known = [option for option in parser._option_string_actions if option.startswith("--")]

@@ -1,6 +1,5 @@
 """Checkpoints of runs: found, read and checked, and written safely."""
 
-import pickle
 import zipfile
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,11 +15,8 @@ from baldvae_pl.errors import SettingError
 from baldvae_pl.runs.files import replacing
 from baldvae_pl.runs.folder import RunFolder
 
-UNREADABLE = (
-    *(OSError, RuntimeError, EOFError, ValueError, AttributeError),
-    *(KeyError, TypeError, pickle.UnpicklingError, zipfile.BadZipFile),
-)
-"""Raised for a file that is not a checkpoint, half of one, or holds code."""
+UNREADABLE = Exception
+"""For a file that is not a checkpoint, half of one, or holds code, torch's readers raise anything."""
 
 
 @dataclass
