@@ -16,7 +16,7 @@ from baldvae_pl.runs.files import replacing
 from baldvae_pl.runs.folder import RunFolder
 
 UNREADABLE = Exception
-"""For a file that is not a checkpoint, half of one, or holds code, torch's readers raise anything."""
+"""Raised for a file that is not a checkpoint, half of one, or holds code: by torch, anything."""
 
 
 @dataclass
