@@ -260,6 +260,12 @@ def check_plugin(parser: Any, path: str, setting: str, value: Any) -> None:
     """End with an error for options that a plug-in in a file does not have; note its class."""
     if setting not in plugins():
         return
+    if isinstance(value, dict) and "class_path" in value:
+        for key in sorted(value.keys() - {"class_path", "init_args", "dict_kwargs"}):
+            parser.error(
+                f"{path}: --{setting}: beside class_path stands {key!r}. Put the options of the "
+                "class below init_args"
+            )
     name = value if isinstance(value, str) else (value or {}).get("class_path")
     Parser.chosen[setting] = str(name or Parser.chosen.get(setting, ""))
     options = value.get("init_args") if isinstance(value, dict) else None

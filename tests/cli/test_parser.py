@@ -151,6 +151,10 @@ def test_bad_input_is_one_sentence_before_training(args: list[str], words: str) 
             "mine.yaml: --data.source.cache_folder: YAML takes what is given for 12, which is no",
         ),
         (
+            "data: {source: {class_path: Digits, subset: 9}}",
+            "mine.yaml: --data.source: beside class_path stands 'subset'. Put the options of",
+        ),
+        (
             "model: {network: {class_path: DigitsNet, init_args: {chan: 1}}}",
             "mine.yaml: --model.network: what it names has no option 'chan'",
         ),
