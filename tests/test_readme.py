@@ -25,6 +25,8 @@ RESULTS = ROOT / "docs" / "results" / "README.md"
 EVERY_TEXT = [*DOCUMENTS, RESULTS, ROOT / "lightning_logs" / "README.md", ROOT / "CHANGELOG.md"]
 
 OF_OTHERS = {
+    "requeue",
+    "signal",
     *("configs", "methods", "seeds", "jobs", "only", "folder", "baseline"),  # baldvae compare
     *("out", "labels", "accuracies"),  # baldvae report
     *("data", "cifar10"),  # benchmarks/speed.py
