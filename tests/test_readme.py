@@ -25,11 +25,10 @@ RESULTS = ROOT / "docs" / "results" / "README.md"
 EVERY_TEXT = [*DOCUMENTS, RESULTS, ROOT / "lightning_logs" / "README.md", ROOT / "CHANGELOG.md"]
 
 OF_OTHERS = {
-    "requeue",
-    "signal",
     *("configs", "methods", "seeds", "jobs", "only", "folder", "baseline"),  # baldvae compare
     *("out", "labels", "accuracies"),  # baldvae report
     *("data", "cifar10"),  # benchmarks/speed.py
+    *("requeue", "signal"),  # sbatch
     *("logdir", "index-url", "check", "help"),  # tensorboard, pip, ruff
 }
 """Options of commands with parsers of their own."""
