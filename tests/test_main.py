@@ -14,7 +14,7 @@ from baldvae_pl import __version__
 from baldvae_pl.cli.configs import find_config, find_yaml
 from baldvae_pl.cli.help import render
 from baldvae_pl.experiments.arguments import parse_compare, parse_report
-from baldvae_pl.main import RUN_COMMANDS, help_of, main
+from baldvae_pl.main import RUN_COMMANDS, end_for_known_reasons, help_of, main
 from baldvae_pl.oracle import NotYet
 from baldvae_pl.runs.signals import HOW_TO_GO_ON
 
@@ -183,3 +183,13 @@ def test_a_home_folder_is_meant_in_every_option(
     assert parse_report(["~/a", "--out=~/b"]).out == tmp_path / "b"
     (tmp_path / "mine.yaml").write_text("{}")
     assert find_config("~/mine.yaml") == find_yaml("~/mine") == str(tmp_path / "mine.yaml")
+
+
+def test_processes_that_do_not_find_each_other_end_with_a_sentence() -> None:
+    import torch
+
+    error = torch.distributed.DistNetworkError("timed out\nafter 5 s")
+    with pytest.raises(
+        SystemExit, match=r"^baldvae: error: --trainer\.devices: .*\(timed out after"
+    ):
+        end_for_known_reasons(error)

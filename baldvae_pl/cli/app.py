@@ -154,7 +154,8 @@ class BaldVAECLI(LightningCLI):
             "--resume_changed",
             type=bool,
             default=False,
-            help="Resume even if settings, images or the version differ from when the run started.",
+            help="Resume even if settings, the version or the images (as many of as many classes) "
+            "differ from when the run started.",
         )
         # The same defaults as in Python, in the form whose options can be set one by one.
         parser.set_defaults(

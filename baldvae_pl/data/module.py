@@ -324,7 +324,8 @@ class PoolDataModule(LightningDataModule):
         same = state["fingerprint"] == self.fingerprint and state["classes"] == self.classes
         same_count = len(state["classes"]) == len(self.classes)
         if not (same or (self.allow_changes and same_size and same_count)):
-            way_out = ", or go on with these by --resume_changed true." if same_size else "."
+            may_differ = same_size and same_count
+            way_out = ", or go on with these by --resume_changed true." if may_differ else "."
             raise SettingError(
                 "--ckpt_path: the checkpoint was made with other images or labels "
                 f"({len(state['pool']['labels'])} of {len(state['classes'])} classes) than this "

@@ -266,6 +266,13 @@ def test_a_run_started_from_the_config_of_another_says_that_it_is_the_same() -> 
     assert (third["method"], third["seed"]) == ("mine", 4)
 
 
+def test_labels_that_no_training_uses_are_said() -> None:
+    with pytest.warns(
+        UserWarning, match=r"--data\.initial_labels: 20 of the 1297 images are trained"
+    ):
+        main(["fit", "--config=digits.yaml", "--config=bald_o.yaml", *TINY])
+
+
 def test_fast_dev_run_goes_through_everything() -> None:
     main([*SMALL, "--trainer.fast_dev_run=true"])
     assert not Path("lightning_logs").exists() or not list(Path("lightning_logs").rglob("*.csv"))

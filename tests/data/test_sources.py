@@ -232,6 +232,19 @@ def test_image_folder_labels_by_folder_and_names_files(tree: Path) -> None:
     assert pictures is None
 
 
+def test_a_class_may_be_written_in_two_forms_of_unicode(tmp_path: Path) -> None:
+    one, two = "é", "e\u0301"
+    for number, folder in enumerate(
+        [f"train/{one}", f"train/{two}", "train/b", f"test/{two}", "test/b"]
+    ):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.new("L", (4, 4), number).save(tmp_path / folder / f"{number}.png")
+    source = folder_source(tmp_path)
+    assert source.classes == ["b", one]
+    assert sorted(source.train.labels.tolist()) == [0, 1, 1]
+    assert source.test.labels.tolist() == [0, 1]
+
+
 def test_image_folder_is_colour_of_32_pixels_by_default(tree: Path) -> None:
     source = ImageFolder(cache_folder=str(tree.parent / "cache"))(tree)
     assert source.train.images.shape == (4, 3, 32, 32)
