@@ -78,10 +78,10 @@ def main(args: Sequence[str] | None = None) -> None:
         answer_at_once(arguments)
         run(arguments, from_outside=args is None)
     except BrokenPipeError:
-        end_without_a_reader()
+        end_without_a_reader(arguments)
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # which rich has turned into an exit
-            end_without_a_reader()
+            end_without_a_reader(arguments)
         raise
 
 
@@ -138,10 +138,12 @@ def is_worth_saying(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith(UNSAID)
 
 
-def end_without_a_reader() -> NoReturn:
+def end_without_a_reader(arguments: list[str]) -> NoReturn:
     """End as a command does whose output goes to a pipe that was closed, with exit code 141."""
     with suppress(OSError):
-        say_how_to_go_on()
+        print("baldvae: what reads its output has closed the pipe.", file=sys.stderr, flush=True)
+        if arguments[:1] in (["fit"], ["compare"]):
+            say_how_to_go_on()
     with suppress(OSError):  # what is not written yet would be a traceback at the very end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(141)

@@ -15,3 +15,10 @@ def save(path: Path, pixels: np.ndarray | Image.Image, **options: object) -> Pat
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     image.save(path, **options)
     return path
+
+
+def three_images(folder: Path) -> Path:
+    """Make three images, named so that their order is not that of their making."""
+    for number, name in enumerate(["b/2.png", "a/10.png", "b/1.png"]):
+        save(folder / name, noise(4, 4, 3, seed=number))
+    return folder

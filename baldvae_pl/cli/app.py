@@ -56,7 +56,7 @@ REFUSED_LIMITS = {
 
 
 FORKING = ("ddp_spawn", "ddp_fork", "ddp_notebook")
-"""Strategies of Lightning's that make no processes of their own."""
+"""Strategies of Lightning's that give each process a copy of what this one holds."""
 
 
 class Plan(NamedTuple):
@@ -193,8 +193,8 @@ class BaldVAECLI(LightningCLI):
                 )
         if str(config.trainer.strategy).startswith(FORKING):
             raise SettingError(
-                f"--trainer.strategy: {config.trainer.strategy} copies this process, which a run "
-                "with its files and locks does not survive. Take ddp."
+                f"--trainer.strategy: {config.trainer.strategy} gives each process a copy of "
+                "what this one holds, and a run's locks and files cannot be copied. Take ddp."
             )
         self.experiment = "+".join(map(experiment_part, config.config or [])) or "default"
         self.runs = Path(config.trainer.default_root_dir or ".").expanduser().absolute() / RUNS

@@ -81,7 +81,8 @@ class Parser(LightningArgumentParser):
             text, hint = moved(unknown[1]), ""
         elif explained := (
             explain_plugin(text, self.arguments, self.chosen)
-            or explain_class_or_text(text, self.arguments, self.places)
+            or explain_class(text, self.arguments, self.places)
+            or explain_text(text, self.places)
         ):
             text, hint = explained, ""
         elif unknown and (full := full_names(unknown[1], options)):
@@ -164,20 +165,24 @@ def explain_plugin(text: str, arguments: Sequence[str], in_files: Mapping[str, s
     )
 
 
-def explain_class_or_text(
-    text: str, arguments: Sequence[str], places: Mapping[str, str]
-) -> str | None:
-    """Say where an option stands that a class does not have, or a value that is no text in YAML.
+def explain_class(text: str, arguments: Sequence[str], places: Mapping[str, str]) -> str | None:
+    """Say where an option stands that a class does not have.
 
     Args:
         text: What jsonargparse says.
         arguments: The command line.
         places: File and setting of the options that files give to classes.
     """
-    if wrong := re.search(r"Option '([\w.]+)' is not accepted", text):
-        said = (re.match(rf"(--[\w.]+)\.{wrong[1]}\b", argument) for argument in arguments)
-        here = next((match[1] for match in said if match), places.get(wrong[1]))
-        return here and f"{here}: what it names has no option {wrong[1]!r}"
+    wrong = re.search(r"Option '([\w.]+)' is not accepted", text)
+    if wrong is None:
+        return None
+    said = (re.match(rf"(--[\w.]+)\.{wrong[1]}\b", argument) for argument in arguments)
+    here = next((match[1] for match in said if match), places.get(wrong[1]))
+    return here and f"{here}: what it names has no option {wrong[1]!r}"
+
+
+def explain_text(text: str, places: Mapping[str, str]) -> str | None:
+    """Say where a value stands that is meant as text, and is a number, date or bool in YAML."""
     no_text = re.match(
         r"(--[\w.]+): (?=.*Expected a <class 'str'>).*(?:Got|Given) value: ([^\s'\"]+)$", text
     )

@@ -127,20 +127,16 @@ def usable(entry: Path, folder: Path) -> Index | None:
 
     That costs a pass over its pixels, as each round of active learning does.
     """
-    if not entry.exists():
-        return None
     try:
         index: Index = json.loads((entry / "index.json").read_bytes())
         sound = index.pop("checksum") == checksum(index)
         with (entry / "images").open("rb") as images:
             digest = hashlib.file_digest(images, "sha256").hexdigest()
         sound = sound and digest == index["fingerprint"]
+        complete = not any(can_be_opened(folder / file) for file in index["unread"])
     except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
-        sound = False
-    if not sound:
-        rank_zero_info(f"{entry} is damaged or not all there: the images are decoded again.")
         return None
-    return None if any(can_be_opened(folder / file) for file in index["unread"]) else index
+    return index if sound and complete else None
 
 
 def can_be_opened(path: Path) -> bool:
@@ -165,6 +161,11 @@ def renewed(
     with alone(entry, folder):
         if index := usable(entry, folder):
             return index  # another process was faster
+        if entry.exists():
+            rank_zero_info(
+                f"{entry} is damaged, not all there, or lacks what can be read now: the images are "
+                "decoded again."
+            )
         remove_leftovers(entry)
         temporary = temporary_of(entry)
         temporary.mkdir()

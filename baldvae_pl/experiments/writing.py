@@ -48,7 +48,7 @@ def write(
         SettingError: If there is nothing to report.
     """
     rounds = read(source)
-    with replacing(out / GATHERED, "w", newline="") as file:
+    with replacing(out / GATHERED, "w", newline="", encoding="utf-8") as file:
         rounds.to_csv(file, index=False)
     text, summaries, differences = ["# Comparison\n"], [], []
     methods = [str(method) for method in rounds["method"].unique()]
@@ -76,7 +76,7 @@ def write(
         if any(source.rglob("rounds.csv")):  # TensorBoard shows them beside the runs
             log_hyperparameters(part, str(config), counts, accuracies, out / "hparams")
     for name, tables in (("summary", summaries), ("differences", differences)):
-        with replacing(out / f"{name}.csv", "w", newline="") as file:
+        with replacing(out / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
             (pd.concat(tables) if tables else pd.DataFrame()).round(4).to_csv(file, index=False)
     with replacing(out / "report.md", "w", encoding="utf-8") as file:
         file.write("\n".join(text))

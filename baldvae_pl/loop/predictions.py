@@ -94,7 +94,8 @@ class Predictions(Callback):
             section="--predictions",
         )
         check_range(images, setting)
-        wanted = [function, self.sort_by] if self.sort_by is not None else [function]
+        self.own = function
+        wanted = [f for f in (function, self.sort_by) if f is not None]
         self.functions = {name_of(f): f for f in wanted if name_of(f) not in COLUMNS}
         data.predict_images = images
 
@@ -117,14 +118,16 @@ class Predictions(Callback):
         mean_N_C = log_probs_N_T_C.exp().mean(1)
         probability_N, class_N = mean_N_C.max(1)
         columns = [class_N, probability_N, entr(mean_N_C).sum(-1), bald(log_probs_N_T_C)]
+        self.rows_N_K[batch[1], : len(columns)] = torch.stack(columns, 1)
         network: Any = pl_module.network
-        for name, function in self.functions.items():
-            with refused(f"--predictions.sort_by or --acquisition.function {name}"):
+        for place, (name, function) in enumerate(self.functions.items(), len(columns)):
+            setting = "--acquisition.function" if function is self.own else "--predictions.sort_by"
+            with refused(f"{setting} {name}"):
                 if isinstance(function, NetworkScore):
-                    columns.append(function.score(network, batch[0]))
+                    scores_N = function.score(network, batch[0])
                 else:
-                    columns.append(function(log_probs_N_T_C))
-        self.rows_N_K[batch[1]] = torch.stack([column.float() for column in columns], 1)
+                    scores_N = function(log_probs_N_T_C)
+                self.rows_N_K[batch[1], place] = scores_N.float()
 
     @override
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

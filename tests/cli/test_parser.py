@@ -8,8 +8,8 @@ from conftest import QUIET, refusal, write_tree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baldvae_pl.cli.parser import MOVED_OPTIONS, plugins
-from baldvae_pl.runs.yaml_files import check_keys, load_yaml
+from baldvae_pl.cli.parser import MOVED_OPTIONS, plugins, strictly
+from baldvae_pl.runs.yaml_files import KeyTwiceError, check_keys, load_yaml
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -162,7 +162,10 @@ def test_bad_input_is_one_sentence_before_training(args: list[str], words: str) 
             "trainer: {logger: {class_path: CSVLogger, init_args: {foo: 1}}}",
             "mine.yaml: --trainer.logger: what it names has no option 'foo'",
         ),
-        ("trainer: {strategy: ddp_spawn}", "--trainer.strategy: ddp_spawn copies this process"),
+        (
+            "trainer: {strategy: ddp_spawn}",
+            "--trainer.strategy: ddp_spawn gives each process a copy",
+        ),
         ("seed_everything: null", "seed_everything"),
         (": : :", "Problems parsing config"),
         ("- 1", "Unexpected config"),
@@ -356,6 +359,9 @@ def test_keys_may_be_merged_and_a_file_of_a_section_has_none_twice() -> None:
         max_leaves=20,
     )
 )
-def test_what_yaml_writes_has_no_key_twice(content: object) -> None:
+def test_what_yaml_writes_has_no_key_twice_and_written_twice_it_has(content: object) -> None:
     for style in (True, False):
-        check_keys(yaml.safe_dump(content, default_flow_style=style))
+        text = yaml.safe_dump({"top": content}, default_flow_style=style)
+        assert strictly(text) == {"top": content}
+    with pytest.raises(KeyTwiceError, match="the key top is given twice, in lines 1 and "):
+        strictly(text + text)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pictures import noise, save
+from pictures import noise, save, three_images
 
 from baldvae_pl.data.image_folder import find_images
 from baldvae_pl.errors import SettingError
@@ -13,10 +13,7 @@ from baldvae_pl.errors import SettingError
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three images, named so that their order is not that of their making."""
-    for number, name in enumerate(["b/2.png", "a/10.png", "b/1.png"]):
-        save(tmp_path / "images" / name, noise(4, 4, 3, seed=number))
-    return tmp_path / "images"
+    return three_images(tmp_path / "images")
 
 
 def test_images_are_found_by_name_at_any_depth_and_nothing_else(folder: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import SMALL, baldvae, rounds_of
+from conftest import SMALL, baldvae, refusal, rounds_of
 from PIL import Image
 
 from baldvae_pl.acquisition import bald
@@ -119,6 +119,12 @@ def test_any_function_ranks(run: Path, trained: list[str], sort_by: str) -> None
     assert both["bald"].to_numpy() == pytest.approx(both["bald_expected"].to_numpy(), abs=1e-6)
     if sort_by == "least_confidence":
         assert found[column].to_numpy() == pytest.approx(1 - found["probability"], abs=1e-6)
+
+
+def test_a_function_of_another_shape_is_named(trained: list[str]) -> None:
+    Path("wide.py").write_text("def wide(log_probs_N_T_C):\n    return log_probs_N_T_C[0, :, 0]\n")
+    options = ["--predictions.folder=new", "--predictions.sort_by=wide.wide"]
+    assert "--predictions.sort_by wide: RuntimeError" in refusal("predict", *trained, *options)
 
 
 def test_unreadable_images_are_left_out_on_request(run: Path, trained: list[str]) -> None:
