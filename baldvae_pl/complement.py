@@ -43,6 +43,8 @@ class Purchase(NamedTuple):
         scores: BALD scores of what is bought.
         threshold: What a labelled image's score must reach to be uncertain.
         probs_K_C: Mean predictions of what is bought, if the oracle looks at them.
+        ahead: What would have come next, if people label: global indices.
+        ahead_probs_A_C: Mean predictions of these.
     """
 
     scores_N: Tensor  # noqa: N815
@@ -51,6 +53,8 @@ class Purchase(NamedTuple):
     scores: Tensor
     threshold: float
     probs_K_C: Tensor | None = None  # noqa: N815
+    ahead: Tensor | None = None
+    ahead_probs_A_C: Tensor | None = None  # noqa: N815
 
     @property
     def in_w(self) -> Tensor:
@@ -61,6 +65,25 @@ class Purchase(NamedTuple):
         """Return the purchase of some of its images, given by a mask."""
         return self._replace(
             indices=self.indices[which], images=self.images[which], scores=self.scores[which]
+        )
+
+    def moved(self, places: Tensor, size: int) -> "Purchase":
+        """Return the purchase in a W that has gained or lost images, see `Pool.move`.
+
+        What is gone is not asked about any more; what is new has no score yet.
+        """
+        there, scores_N = places >= 0, torch.zeros(size)
+        scores_N[places[there]] = self.scores_N[there]
+        now = places[self.indices.clamp(min=0)].where(self.indices >= 0, self.indices)
+        kept = now.ne(-1) | (self.indices < 0)
+        probs, ahead, ahead_probs = self.probs_K_C, self.ahead, self.ahead_probs_A_C
+        stays = None if ahead is None else places[ahead] >= 0
+        return self.of(kept)._replace(
+            scores_N=scores_N,
+            indices=now[kept],
+            probs_K_C=None if probs is None else probs[kept],
+            ahead=None if ahead is None else places[ahead][stays],
+            ahead_probs_A_C=None if ahead_probs is None else ahead_probs[stays],
         )
 
 

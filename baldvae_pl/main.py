@@ -62,6 +62,7 @@ UNSAID = (
     "HPU available",
     "💡 Tip",
     "`Trainer.fit` stopped",
+    "`weights_only` was not set",  # our own reader takes no code
 )
 """How lines of Lightning's begin that say nothing about the run."""
 
@@ -188,5 +189,6 @@ def end_for_known_reasons(error: Exception) -> None:
     if oracle is not None and isinstance(error, oracle.NotYet):
         reason = str(error) or "the oracle has not answered yet."
         print(f"baldvae: waiting: {reason}", file=sys.stderr)
-        print("Go on with the same command and --ckpt_path last.", file=sys.stderr)
+        if "same command" not in reason:
+            print("Go on with the same command and --ckpt_path last.", file=sys.stderr)
         sys.exit(WAITING)

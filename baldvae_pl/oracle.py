@@ -5,16 +5,33 @@ image at a time, "cannot tell", a correction of an earlier answer, or "not yet".
 simply known, a plain function from global indices to labels will do, both int64, shape (n,).
 """
 
+import csv
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-CANNOT_TELL: Literal["cannot tell"] = "cannot tell"
-WITHDRAWN: Literal["withdrawn"] = "withdrawn"
+from baldvae_pl.answer import CANNOT_TELL, WITHDRAWN, Answer, Label
+from baldvae_pl.errors import SettingError
+from baldvae_pl.seeding import Purpose, make_generator
 
-Label = int | Literal["cannot tell", "withdrawn"]
+__all__ = [
+    "CANNOT_TELL",
+    "WITHDRAWN",
+    "Answer",
+    "KnownLabels",
+    "Label",
+    "LabelFunction",
+    "NotYet",
+    "Oracle",
+    "People",
+    "Question",
+    "SimulatedPerson",
+]
 
 
 class Question(NamedTuple):
@@ -29,6 +46,9 @@ class Question(NamedTuple):
         files: Names of the images, if they have names; empty for an image that is not in W.
         scores: BALD scores in nats; None for the first labels, when there is no classifier yet.
         probs_K_C: The classifier's mean prediction; None likewise.
+        ahead: Where people label: what would have come next, which they may answer as well.
+        ahead_scores: Of these; None likewise.
+        ahead_probs_A_C: Of these; None likewise.
     """
 
     round: int
@@ -38,19 +58,20 @@ class Question(NamedTuple):
     files: list[str] | None = None
     scores: Tensor | None = None
     probs_K_C: Tensor | None = None  # noqa: N815
+    ahead: Tensor | None = None
+    ahead_scores: Tensor | None = None
+    ahead_probs_A_C: Tensor | None = None  # noqa: N815
 
-
-class Answer(NamedTuple):
-    """One answer.
-
-    Attributes:
-        image: One of the question's indices, or that of an image bought earlier, to correct it.
-        label: A class; ``CANNOT_TELL``: the image leaves U without entering L; ``WITHDRAWN``: it is
-            as if the image had not been answered.
-    """
-
-    image: int
-    label: Label
+    def of(self, which: Tensor) -> "Question":
+        """Return the same question about some of its images, given by their places in it."""
+        files = self.files
+        return self._replace(
+            indices=self.indices[which],
+            images=self.images[which],
+            files=files and [files[i] for i in which.tolist()],
+            scores=None if self.scores is None else self.scores[which],
+            probs_K_C=None if self.probs_K_C is None else self.probs_K_C[which],
+        )
 
 
 class NotYet(Exception):  # noqa: N818 (no error: the run ends and goes on later)
@@ -61,7 +82,14 @@ class NotYet(Exception):  # noqa: N818 (no error: the run ends and goes on later
 
 
 class Oracle(ABC):
-    """Answers questions. Options of a subclass are the parameters of its ``__init__``."""
+    """Answers questions. Options of a subclass are the parameters of its ``__init__``.
+
+    Attributes:
+        waits_for_the_file: Its answers come by the labels file, where people label; `answer` yields
+            none, and is called again until all are there.
+    """
+
+    waits_for_the_file = False
 
     @abstractmethod
     def answer(self, question: Question) -> Iterable[Answer]:
@@ -90,3 +118,104 @@ class KnownLabels:
     def __call__(self, indices: Tensor) -> Tensor:
         """Return the labels of these images."""
         return self.labels[indices]
+
+
+class People(Oracle):
+    """People, who write their answers into the labels file: on the page, or in any other way.
+
+    Args:
+        wait: Whether the run stays while they answer. Else it ends with exit code 75, and the same
+            command goes on when the answers are there.
+    """
+
+    waits_for_the_file = True
+
+    def __init__(self, wait: bool = False) -> None:
+        self.wait = wait
+
+    def answer(self, question: Question) -> Iterable[Answer]:
+        """Wait a moment, or end the run.
+
+        Raises:
+            NotYet: If it does not wait.
+        """
+        del question
+        if not self.wait:
+            raise NotYet
+        time.sleep(0.1)
+        return ()
+
+
+class SimulatedPerson(Oracle):
+    """A person whose answers are known beforehand: slow, at times mistaken or unsure, and human.
+
+    Which images it errs about follows from its seed and the image alone.
+
+    Args:
+        mistakes: Share of the images for which it gives another class, each as likely.
+        cannot_tell: Share of the images that it cannot tell.
+        seconds: That an answer takes.
+        session: After so many answers it goes home, and the run ends with exit code 75.
+        labels: A CSV file with the columns ``file`` and ``label``; left out, the data set's labels.
+        seed: Of its errors.
+    """
+
+    def __init__(
+        self,
+        mistakes: float = 0.0,
+        cannot_tell: float = 0.0,
+        seconds: float = 0.0,
+        session: int | None = None,
+        labels: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        for name, share in (("mistakes", mistakes), ("cannot_tell", cannot_tell)):
+            if not 0 <= share <= 1:
+                raise SettingError(f"--data.oracle.{name}: {share} is no share from 0 to 1.")
+        self.mistakes, self.cannot_tell, self.seconds = mistakes, cannot_tell, seconds
+        self.session, self.seed = session, seed
+        self.labels_N: Tensor | None = None  # of the data set; the data module sets it
+        self.by_file: dict[str, str] | None = None
+        if labels is not None:
+            try:
+                with Path(labels).expanduser().open(encoding="utf-8", newline="") as file:
+                    self.by_file = {row["file"]: row["label"] for row in csv.DictReader(file)}
+            except (OSError, KeyError, ValueError) as error:
+                raise SettingError(
+                    f"--data.oracle.labels: {labels} is no CSV file with the columns file and "
+                    f"label ({error})."
+                ) from error
+
+    def answer(self, question: Question) -> Iterator[Answer]:
+        """Answer one image after the other.
+
+        Raises:
+            NotYet: At the end of its session.
+            SettingError: If it knows no label of an image.
+        """
+        for count, index in enumerate(question.indices.tolist()):
+            if self.session is not None and count >= self.session:
+                raise NotYet(f"the simulated person goes home after {self.session} answers.")
+            if self.seconds:
+                time.sleep(self.seconds)
+            file = question.files[count] if question.files else None
+            yield Answer(index, self._label(index, file, question.classes))
+
+    def _label(self, index: int, file: str | None, classes: list[str]) -> Label:
+        if self.by_file is not None:
+            name = self.by_file.get(file or "")
+            label = classes.index(name) if name in classes else -1
+        else:
+            label = -1 if self.labels_N is None or index < 0 else int(self.labels_N[index])
+        if label < 0:
+            raise SettingError(
+                f"--data.oracle: the simulated person knows no class of {file or f'image {index}'}."
+                " Give --data.oracle.labels with all files, and --data.source.classes."
+            )
+        generator = make_generator(self.seed, index, Purpose.MISTAKES)
+        luck, other = torch.rand(2, generator=generator).tolist()
+        if luck < self.cannot_tell:
+            return CANNOT_TELL
+        if luck < self.cannot_tell + self.mistakes:
+            return (label + 1 + int(other * (len(classes) - 1))) % len(classes)
+        return label

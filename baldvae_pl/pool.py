@@ -6,11 +6,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from baldvae_pl.answer import CANNOT_TELL, Label
 from baldvae_pl.errors import SettingError
 
 UNLABELLED = -1
 SET_ASIDE = -2
 """In ``acquired_in``: bought, but nobody could tell the class; in neither U nor L."""
+FOR_AUDIT = -3
+"""In ``acquired_in``: kept to measure with, and never trained on; in neither U nor L."""
 
 COMPLEMENT = 0
 SYNTHESISED = 1
@@ -52,8 +55,8 @@ class Pool:
     """The partition of W into U and L, plus G.
 
     Images of W are known by their global index in W and by nothing else. One integer an image says
-    who is in L: ``acquired_in`` is -1 in U, r in L for an image bought before round r trained, and
-    -2 for an image that nobody could answer.
+    who is in L: ``acquired_in`` is -1 in U, r in L for an image bought before round r trained, -2
+    for an image that nobody could answer, and -3 for one that is only to measure with.
 
     Args:
         size: Number of images in W.
@@ -217,6 +220,62 @@ class Pool:
             if self.acquired_in[index] == SET_ASIDE:
                 self.acquired_in[index] = round
 
+    def keep_for_audit(self, indices: Tensor) -> None:
+        """Take images of U out of it, to measure with them once they have a label.
+
+        Raises:
+            ValueError: As `check_purchase`.
+        """
+        self.check_purchase(indices)
+        self.acquired_in[indices] = FOR_AUDIT
+
+    @property
+    def trainable(self) -> Tensor:
+        """Global indices of all of W but the audit, ascending."""
+        return (self.acquired_in != FOR_AUDIT).nonzero().flatten()
+
+    def in_audit(self, answered: bool) -> Tensor:
+        """Return the global indices of the audit's images that have a class, or no answer yet."""
+        labels = self.labels >= 0 if answered else self.labels == UNLABELLED
+        return ((self.acquired_in == FOR_AUDIT) & labels).nonzero().flatten()
+
+    @property
+    def answers_N(self) -> Tensor:  # noqa: N802
+        """The class of each image of W; -1: no answer, -2: nobody could tell."""
+        return self.labels.where(self.acquired_in != SET_ASIDE, SET_ASIDE)
+
+    def give(self, labels: dict[int, Label], round: int, scores_N: Tensor | None = None) -> None:
+        """Take over answers, to images in whatever state.
+
+        Args:
+            labels: By global index, or the negative one of a synthesised image.
+            round: The first round that trains with them.
+            scores_N: BALD scores of all of W, if there are any yet.
+
+        Raises:
+            ValueError: As `correct`.
+        """
+        new = [
+            index
+            for index, label in labels.items()
+            if index >= 0 and not isinstance(label, str) and self.acquired_in[index] == UNLABELLED
+        ]
+        if new:
+            indices = torch.tensor(new)
+            classes = torch.tensor([labels[index] for index in new])
+            self.acquire(indices, classes, round, None if scores_N is None else scores_N[indices])
+        for index in labels.keys() - {*new}:
+            label = labels[index]
+            number = None if isinstance(label, str) else label
+            if index >= 0 and self.acquired_in[index] == FOR_AUDIT:
+                nobody = SET_ASIDE if label == CANNOT_TELL else UNLABELLED
+                self.labels[index] = nobody if number is None else number
+                continue
+            if self.was_bought(index):
+                self.correct(index, number, round)
+            if label == CANNOT_TELL and index >= 0:
+                self.set_aside(torch.tensor([index]))
+
     def extend(
         self, images: Tensor, parents: Tensor, round: int, scores: Tensor, threshold: float
     ) -> None:
@@ -289,6 +348,24 @@ class Pool:
             thresholds=torch.full(parents.shape, threshold),
         )
         self.generated = Generated(*map(torch.cat, zip(self.generated, new, strict=True)))
+
+    def move(self, places: Tensor, size: int) -> None:
+        """Take over the state of a W that has gained or lost images.
+
+        Args:
+            places: For each image of the state its index now, -1 if it is gone; a complement of one
+                that is gone is gone too.
+            size: Of W now.
+        """
+        there = places >= 0
+        fresh = Pool(size, self.image_shape)
+        for name in ("acquired_in", "labels", "scores"):
+            getattr(fresh, name)[places[there]] = getattr(self, name)[there]
+            setattr(self, name, getattr(fresh, name))
+        of = self.generated
+        in_w = of.parents >= 0
+        moved = of.parents.where(~in_w, places[of.parents.clamp(min=0)])
+        self.generated = of._replace(parents=moved).of(~in_w | (moved >= 0))
 
     def digest(self) -> str:
         """Return the SHA-256 of the pools' state."""

@@ -27,6 +27,9 @@ class Purpose(IntEnum):
     SUBSET = 10
     REPEATS = 11
     UNLABELLED_BATCHES = 12
+    AUDIT = 13
+    AHEAD = 14
+    MISTAKES = 15
 
 
 def derive_seed(seed: int, round: int, purpose: Purpose) -> int:

@@ -20,6 +20,7 @@ from baldvae_pl import __version__
 from baldvae_pl.cli.configs import method_names
 from baldvae_pl.cli.parser import Parser, ShippedConfigFile, check_not_null
 from baldvae_pl.data.module import PoolDataModule
+from baldvae_pl.data.question_file import end_question
 from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.loop.predictions import Predictions
 from baldvae_pl.loop.pretraining import load_vae, provide_vae
@@ -41,6 +42,7 @@ from baldvae_pl.runs.resuming import (
     check_same_run,
     newest_run,
     requeued_run,
+    unfinished_run,
 )
 from baldvae_pl.runs.settings import check_begun
 from baldvae_pl.runs.stopping import StopTogether
@@ -54,6 +56,8 @@ REFUSED_LIMITS = {
 }
 """Settings of Lightning's Trainer that would end a run at another place, and the way out."""
 
+
+LABELLED_BY_PEOPLE = "baldvae_pl.data.unlabelled.UnlabelledFolder"
 
 FORKING = ("ddp_spawn", "ddp_fork", "ddp_notebook")
 """Strategies of Lightning's that give each process a copy of what this one holds."""
@@ -215,6 +219,9 @@ class BaldVAECLI(LightningCLI):
             self.run = RunFolder.containing(self.checkpoint.path)
         elif fits and (run := requeued_run(experiment, self.settings)):
             self.run, self.checkpoint = run, newest_checkpoint(run)
+        elif fits and config.data.source.class_path == LABELLED_BY_PEOPLE:
+            self.run = unfinished_run(experiment, self.settings)
+            self.checkpoint = None if self.run is None else newest_checkpoint(self.run)
         # What a run leaves lies in a folder of its own, whatever its logger does.
         self.folder = self.run or RunFolder.new(experiment)
 
@@ -268,7 +275,8 @@ class BaldVAECLI(LightningCLI):
         callbacks += [RunSettings(self.settings), StopTogether()]
         kwargs["plugins"] = [*as_list(config.plugins), SafeCheckpointIO(self.checkpoint)]
         self.vae_strategy = copy.deepcopy(config.strategy)  # an object serves one trainer only
-        kwargs["max_epochs"] = self._get(self.config_init, "acquisition").rounds + 1
+        rounds = self._get(self.config_init, "acquisition").rounds
+        kwargs["max_epochs"] = -1 if rounds is None else rounds + 1
         config.default_root_dir = str(self.folder.path)
         return super().instantiate_trainer(**kwargs)
 
@@ -296,9 +304,14 @@ class BaldVAECLI(LightningCLI):
                 module.configure_optimizers()
         rounds.folder = self.folder
         loaded = rounds.uses_vae and load_vae(vae, self.folder, self.checkpoint)
-        self.checkpoint = None  # the trainer holds it until it has taken it over
+        begins, self.checkpoint = (
+            self.checkpoint is None,
+            None,
+        )  # the trainer holds it until it has taken it over
         if self.trainer.is_global_zero and not dry_run(self.trainer):
             self.lock = self.folder.claim(self.settings, self.identity)
+        if begins and not dry_run(self.trainer):
+            self.datamodule.draw_audit()  # which the VAE shall not see
         if rounds.uses_vae and not loaded:
             config = self.config_init[self.subcommand].trainer
             provide_vae(vae, self.datamodule, self.trainer, config, self.vae_strategy, self.folder)
@@ -306,6 +319,9 @@ class BaldVAECLI(LightningCLI):
     def after_fit(self) -> None:
         """Leave the run folder to others, and say where it is."""
         if hasattr(self, "lock"):
+            if self.datamodule.people is not None:
+                end_question(self.folder.path)
+                self.folder.done.touch()
             self.lock.release()
             print(f"The results are in {self.folder.path}")
 

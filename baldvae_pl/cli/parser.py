@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, get_args
 
 import yaml
 from jsonargparse import ActionConfigFile, get_loader, set_loader
@@ -298,6 +298,8 @@ def check_not_null(config: Any, **sections: type) -> None:
     for section, made in sections.items():
         for name, parameter in inspect.signature(made).parameters.items():
             default = parameter.default
+            if type(None) in get_args(parameter.annotation):
+                continue
             if default is not None and config[section].get(name, default) is None:
                 raise SettingError(
                     f"--{section}.{name}: null is no value for it. Leave it out, for its default."

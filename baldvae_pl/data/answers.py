@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from baldvae_pl.answer import CANNOT_TELL, WITHDRAWN, Answer, Label
 from baldvae_pl.errors import SettingError
-from baldvae_pl.oracle import WITHDRAWN, Answer, Label
 from baldvae_pl.runs.files import make_folder, sync_folder
 
 KEYS = ({"data"}, {"round", "asked"}, {"round", "image", "label"})
@@ -36,11 +36,16 @@ class Answers(NamedTuple):
 
     Attributes:
         labels: By the question's indices: a class, or ``CANNOT_TELL``.
-        corrections: By indices that were answered earlier: the new label, or ``WITHDRAWN``.
+        corrections: By indices that were answered earlier: the new label, or ``WITHDRAWN``. Where
+            people label, also what they answered without being asked.
+        classes: Where people label: those that there are now.
+        rows: Likewise: how many rows of the labels file say all this.
     """
 
     labels: dict[int, Label]
     corrections: dict[int, Label]
+    classes: list[str] | None = None
+    rows: int = 0
 
 
 class Ledger:
@@ -135,6 +140,29 @@ class Ledger:
                 f"{self.path} cannot be written ({error}). Make room on the disk, or fix the "
                 "folder."
             ) from error
+
+
+def check_answers(answers: Iterable[Answer], asked: set[int], classes: list[str]) -> None:
+    """Raise a SettingError for an answer about another image, or with no such class.
+
+    Args:
+        answers: To be checked.
+        asked: Indices that may be answered.
+        classes: Their names.
+    """
+    for answer in answers:
+        if not isinstance(answer, Answer) or answer.image not in asked:
+            raise SettingError(
+                f"--data.oracle: it answered {answer}, which is no Answer for an image that "
+                "was asked about."
+            )
+        label = answer.label
+        is_class = type(label) is int and 0 <= label < len(classes)
+        if not is_class and label not in (CANNOT_TELL, WITHDRAWN):
+            raise SettingError(
+                f"--data.oracle: it answered {label!r} for image {answer.image}. A label is a "
+                f"whole number from 0 to {len(classes) - 1}, CANNOT_TELL or WITHDRAWN."
+            )
 
 
 def _sealed(line: dict[str, Any], fingerprint: str) -> str:

@@ -1,6 +1,7 @@
 """Data sets as tensors: W and the test set, their checks and their fingerprint."""
 
 import hashlib
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -31,6 +32,8 @@ class Source(NamedTuple):
         files: Of each image of W, for people to find it.
         fingerprint: Tells W from other images; left out, they are hashed at every start.
         pictures: If W is vectors, an 8-bit picture of each for people to look at.
+        labels_file: If people label W, the file of their answers. Labels of W that only they know
+            are -1, classes are made while labelling, and there need be no test images.
     """
 
     train: Images
@@ -39,6 +42,7 @@ class Source(NamedTuple):
     files: list[str] | None = None
     fingerprint: str | None = None
     pictures: Tensor | None = None
+    labels_file: Path | None = None
 
 
 def check_source(source: Source) -> None:
@@ -50,7 +54,7 @@ def check_source(source: Source) -> None:
             "hold torch tensors. Fix the source."
         )
     train, size = source.train.images, len(source.train.labels)
-    files, pictures = source.files, source.pictures
+    files, pictures, by_people = source.files, source.pictures, source.labels_file is not None
     for name, (images, labels) in (("train", source.train), ("test", source.test)):
         for wrong, what in (
             (
@@ -62,18 +66,24 @@ def check_source(source: Source) -> None:
             (labels.dtype != torch.int64, f"labels of type {labels.dtype}, not torch.int64"),
             (labels.ndim != 1, f"labels of shape {tuple(labels.shape)}, not (n,)"),
             (len(labels) != len(images), f"{len(images)} images, but {len(labels)} labels"),
-            (len(labels) == 0, "no images"),
+            (len(labels) == 0 and not (by_people and name == "test"), "no images"),
             (images.is_floating_point() and not images.isfinite().all(), "NaN or infinite numbers"),
             (files and len(files) != size, f"{len(files or [])} names of files for {size} images"),
             (
                 pictures is not None and len(pictures) != size,
                 f"{len(() if pictures is None else pictures)} pictures for {size} images",
             ),
-            (len(source.classes) < 2, f"the classes {source.classes}, not two or more"),
+            (
+                len(source.classes) < 2 and not by_people,
+                f"the classes {source.classes}, not two or more",
+            ),
         ):
             if wrong:
                 raise SettingError(f"--data.source: {name} has {what}. Fix the source.")
-        if not 0 <= int(labels.min()) <= int(labels.max()) < len(source.classes):
+        least = -1 if by_people and name == "train" else 0
+        if len(labels) and not least <= int(labels.min()) <= int(labels.max()) < len(
+            source.classes
+        ):
             raise SettingError(
                 f"--data.source: {name} has labels from {int(labels.min())} to "
                 f"{int(labels.max())}, with {len(source.classes)} classes. Fix the source."

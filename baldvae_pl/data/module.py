@@ -1,19 +1,20 @@
 """The data module: W, the pools over it, and the batches that a round trains and tests on."""
 
 from collections.abc import Callable, Iterable
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jsonargparse.typing import NonNegativeFloat, PositiveInt
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch import Tensor
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
-from baldvae_pl.data.answers import Answers, Ledger
+from baldvae_pl.data.answers import Answers, Ledger, check_answers
+from baldvae_pl.data.asking import AskedPeople
 from baldvae_pl.data.batches import (
     Batch,
     Gather,
@@ -24,17 +25,18 @@ from baldvae_pl.data.batches import (
     to_floats,
 )
 from baldvae_pl.data.images import Images, Source, check_range, check_source, fingerprint
+from baldvae_pl.data.people import UNKNOWN, PeoplesLabels
 from baldvae_pl.data.sources import DataSource, Digits
 from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.oracle import (
-    CANNOT_TELL,
-    WITHDRAWN,
     Answer,
     KnownLabels,
     LabelFunction,
     NotYet,
     Oracle,
+    People,
     Question,
+    SimulatedPerson,
 )
 from baldvae_pl.pool import Pool
 from baldvae_pl.seeding import Purpose
@@ -62,6 +64,13 @@ class PoolDataModule(LightningDataModule):
             memory small, since each batch costs a pass over the weights of every draw.
         oracle: Who labels: an ``Oracle``, or the import path of a function from global indices to
             labels; left out, the data set's own labels answer.
+        labels: The file of people's answers; left out, ``labels.csv`` beside the images. Only for a
+            source whose labels are not known, ``UnlabelledFolder``.
+        audit: So many images, drawn at random, are asked about first, are never trained on, and
+            are what the accuracy is measured with where there are no test images.
+        budget: Answers that may be asked for in all, those of the audit and of earlier runs
+            included; left out, the rounds alone say.
+        cannot_tell_cost: What the answer "cannot tell" costs of the budget, in labels.
         seed: Seed of the initial labels and of the batches.
     """
 
@@ -76,6 +85,10 @@ class PoolDataModule(LightningDataModule):
         eval_batch_size: PositiveInt = 128,
         scoring_batch_size: PositiveInt | None = None,
         oracle: Oracle | Callable[[Tensor], Any] | None = None,
+        labels: str | None = None,
+        audit: NonNegativeInt = 0,
+        budget: PositiveInt | None = None,
+        cannot_tell_cost: NonNegativeFloat = 1.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -88,8 +101,13 @@ class PoolDataModule(LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.scoring_batch_size = scoring_batch_size
         self.oracle: Oracle | LabelFunction | None = oracle
+        self.labels = labels
+        self.audit = audit
+        self.budget = budget
+        self.cannot_tell_cost = cannot_tell_cost
         self.seed = seed
         self.source: Source | None = None
+        self.people: AskedPeople | None = None  # if they label W
         self.ledger: Ledger | None = None
         self.predict_images: Tensor | None = None
         self.allow_changes = False  # whether a run may go on with other images than it began with
@@ -106,7 +124,7 @@ class PoolDataModule(LightningDataModule):
         if stage == "predict" or hasattr(self, "pool"):
             return
         source = self._load_source()
-        self.train, self.test, self.classes, self.files, *_ = source
+        self.train, self.tested, self.classes, self.files, *_ = source
         # The indices of a checkpoint mean nothing for other images.
         self.fingerprint = fingerprint(source)
         size = len(self.train.labels)
@@ -117,6 +135,64 @@ class PoolDataModule(LightningDataModule):
                 f"the data set. Take at most {size}."
             )
         self.pool = Pool(size, tuple(self.train.images.shape[1:]), self.train.images.dtype)
+        if source.labels_file is not None:
+            path = Path(self.labels).expanduser() if self.labels else source.labels_file
+            labels = PeoplesLabels(path, source, self.cannot_tell_cost)
+            self.oracle = self.oracle or People()
+            self.people = AskedPeople(labels, self.pool, self.oracle, self.root, self.budget)
+            # Until there are two, the network is tried with as many.
+            self.classes = [*self.people.classes, "", ""][: max(2, len(self.people.classes))]
+        if isinstance(self.oracle, SimulatedPerson) and self.people is None:
+            self.oracle.labels_N = self.train.labels
+        self._check_options()
+
+    def _check_options(self) -> None:
+        """Raise a SettingError for options that do not fit the source, or each other."""
+        if self.people is None:
+            for name, value in (("labels", self.labels), ("audit", self.audit)):
+                if value:
+                    raise SettingError(
+                        f"--data.{name}: {value} is for images that people label; this data set "
+                        "brings its labels and its test images. Leave it out, or take --data.source"
+                        " UnlabelledFolder."
+                    )
+        elif self.audit and len(self.tested.labels):
+            raise SettingError(
+                f"--data.audit: {self.audit} cannot be taken, as there are "
+                f"{len(self.tested.labels)} images in {self.root}/test. Leave it out."
+            )
+        first = self.initial_size + self.audit
+        if self.budget is not None and self.budget < first:
+            raise SettingError(
+                f"--data.budget: {self.budget} answers are fewer than the first ones, "
+                f"{self.initial_size} to train with and {self.audit} for the audit. Give more, or "
+                "fewer --data.initial_labels or --data.audit."
+            )
+
+    @property
+    def test(self) -> Images:
+        """Never enters a pool: the source's test images, or the audit as far as it is answered."""
+        if self.people is None or len(self.tested.labels):
+            return self.tested
+        audit = self.pool.in_audit(answered=True)
+        audit = audit[self.pool.labels[audit] < len(self.classes)]
+        return Images(self.train.images[audit], self.pool.labels[audit])
+
+    @property
+    def all_classes(self) -> list[str]:
+        """The classes that the next round learns: people may have made some."""
+        return self.classes if self.people is None else self.people.classes
+
+    @property
+    def budget_left(self) -> float:
+        """How many more answers may be asked for."""
+        if self.budget is None:
+            return inf
+        if self.people is not None:
+            return float(self.budget - self.people.spent)
+        nobody = int((self.pool.answers_N < UNKNOWN).sum())
+        spent = self.pool.labels_bought + nobody * float(self.cannot_tell_cost)
+        return float(self.budget - spent)
 
     def _load_source(self) -> Source:
         if self.source is None:
@@ -138,12 +214,20 @@ class PoolDataModule(LightningDataModule):
         """Keep what is asked and answered in this file; None: in memory alone."""
         self.ledger = Ledger(path, self.fingerprint)
 
+    def draw_audit(self) -> None:
+        """Where people label, choose what the audit of a new run lacks, and take it out of U."""
+        if self.people is not None and not self.pool.labels_bought:
+            note = self.trainer is None or self.trainer.is_global_zero
+            self.people.draw_audit(self.audit, self.initial_size, self.seed, note)
+
     def open_question(self, round: int) -> Tensor | None:
         """Return the question of an earlier start for this round, if it can be asked again.
 
         Settings that were changed on purpose change the question too. Images that are not in W are
         made anew.
         """
+        if self.people is not None:
+            return None if self.allow_changes else self.people.open_question(round)
         asked = self.ledger.asked.get(round) if self.ledger is not None else None
         if asked is None or self.allow_changes or min(asked) < 0:
             return None
@@ -161,6 +245,8 @@ class PoolDataModule(LightningDataModule):
                 class, or leaves images without an answer.
             NotYet: If it says so.
         """
+        if self.people is not None:
+            return self.people.ask(question, self.classes)
         if self.ledger is None:
             self.open_ledger(None)
         assert self.ledger is not None
@@ -169,11 +255,11 @@ class PoolDataModule(LightningDataModule):
         known = ledger.known(question.round)
         new = torch.tensor([i for i, index in enumerate(indices) if index not in known])
         if len(new):
-            left = _part(question, new.long())
+            left = question.of(new.long())
             earlier = {answer.image for given in ledger.answers.values() for answer in given}
             with refused("--data.oracle", but=NotYet):
                 for answers in self._answers(left):
-                    self._check_answers(answers, {*indices, *earlier})
+                    check_answers(answers, {*indices, *earlier}, self.classes)
                     ledger.record(question.round, answers)
         known = ledger.known(question.round)
         if missing := [index for index in indices if index not in known]:
@@ -212,21 +298,6 @@ class PoolDataModule(LightningDataModule):
             Answer(*pair) for pair in zip(question.indices.tolist(), labels.tolist(), strict=True)
         ]
 
-    def _check_answers(self, answers: list[Answer], bought: set[int]) -> None:
-        for answer in answers:
-            if not isinstance(answer, Answer) or answer.image not in bought:
-                raise SettingError(
-                    f"--data.oracle: it answered {answer}, which is no Answer for an image that "
-                    "was asked about."
-                )
-            label = answer.label
-            is_class = type(label) is int and 0 <= label < len(self.classes)
-            if not is_class and label not in (CANNOT_TELL, WITHDRAWN):
-                raise SettingError(
-                    f"--data.oracle: it answered {label!r} for image {answer.image}. A label is a "
-                    f"whole number from 0 to {len(self.classes) - 1}, CANNOT_TELL or WITHDRAWN."
-                )
-
     @override
     def train_dataloader(self) -> Any:
         """Return the round's batches over L and G, and of U or W if the objective asks for them."""
@@ -250,7 +321,7 @@ class PoolDataModule(LightningDataModule):
         which = getattr(objective, "unlabelled", None)
         if objective is None or which is None:
             return loader
-        unlabelled = self.pool.unlabelled if which == "U" else torch.arange(len(self.pool.labels))
+        unlabelled = self.pool.unlabelled if which == "U" else self.pool.trainable
         others = RoundBatches(
             unlabelled if len(unlabelled) else labelled,  # all are labelled: these are U's rest
             objective.unlabelled_batch_size,
@@ -262,15 +333,20 @@ class PoolDataModule(LightningDataModule):
         return CombinedLoader({"labelled": loader, "unlabelled": beside}, "min_size")
 
     @override
-    def val_dataloader(self) -> DataLoader[Batch]:
-        """Return the test set: Lightning's validation loop gives the curve's point of a round."""
+    def val_dataloader(self) -> Any:
+        """Return the test set: Lightning's validation loop gives the curve's point of a round.
+
+        No loader if people label, and have not answered any of the audit.
+        """
         assert self.trainer is not None
-        share = (self.trainer.global_rank, self.trainer.world_size)
-        batches = TestBatches(len(self.test.labels), self.eval_batch_size, share)
-        return image_loader(Gather(self.test), batches)
+        share, test = (self.trainer.global_rank, self.trainer.world_size), self.test
+        if len(test.labels) == 0:
+            return []
+        batches = TestBatches(len(test.labels), self.eval_batch_size, share)
+        return image_loader(Gather(test), batches)
 
     @override
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> Any:
         return self.val_dataloader()
 
     @override
@@ -301,15 +377,17 @@ class PoolDataModule(LightningDataModule):
             "seed": self.seed,
             "classes": self.classes,
             "fingerprint": self.fingerprint,
-        }
+        } | (self.people.state_dict() if self.people else {})
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if self.source is None:
             self.take_pool(state_dict)
-        else:
-            self.check(state_dict)
-            self.pool.load_state_dict(state_dict["pool"])
+            return
+        self.check(state_dict)
+        self.pool.load_state_dict(state_dict["pool"])
+        if self.people is not None:
+            self.people.load_state_dict(state_dict)
 
     def take_pool(self, state: dict[str, Any]) -> None:
         """Take over pools, classes and seed of a checkpoint, without its images."""
@@ -320,6 +398,15 @@ class PoolDataModule(LightningDataModule):
 
     def check(self, state: dict[str, Any]) -> None:
         """Raise a SettingError if the state of a checkpoint belongs to other data or seed."""
+        if state["seed"] != self.seed:
+            raise SettingError(
+                f"--seed_everything: {self.seed} is not the seed of the checkpoint. "
+                f"Give --seed_everything {state['seed']}."
+            )
+        if self.people is not None:
+            self.people.check(state)
+            self.classes = state["classes"]
+            return
         same_size = len(state["pool"]["labels"]) == len(self.train.labels)
         same = state["fingerprint"] == self.fingerprint and state["classes"] == self.classes
         same_count = len(state["classes"]) == len(self.classes)
@@ -332,20 +419,3 @@ class PoolDataModule(LightningDataModule):
                 f"data set's ({len(self.train.labels)} of {len(self.classes)} classes). Give the "
                 f"--data.source and --data.root of that run{way_out}"
             )
-        if state["seed"] != self.seed:
-            raise SettingError(
-                f"--seed_everything: {self.seed} is not the seed of the checkpoint. "
-                f"Give --seed_everything {state['seed']}."
-            )
-
-
-def _part(question: Question, which: Tensor) -> Question:
-    """Return the same question about some of its images."""
-    files = question.files
-    return question._replace(
-        indices=question.indices[which],
-        images=question.images[which],
-        files=files and [files[i] for i in which.tolist()],
-        scores=None if question.scores is None else question.scores[which],
-        probs_K_C=None if question.probs_K_C is None else question.probs_K_C[which],
-    )

@@ -23,6 +23,9 @@ from baldvae_pl.posterior import Draws
 from baldvae_pl.seeding import Purpose, make_generator
 from baldvae_pl.selection import Candidates, Selection, SelectionFunction, Synthesised
 
+AHEAD = 200
+"""Where people label: how many of the rest of the ranking they may go on with."""
+
 
 @dataclass(frozen=True)
 class Round:
@@ -62,7 +65,7 @@ class Round:
             draws=getattr(self, "draws", None),
             autoencoder=self.autoencoder,
             image_shape=data.pool.image_shape,
-            known_labels_N=data.train.labels,
+            known_labels_N=None if data.people else data.train.labels,
         )
 
 
@@ -109,7 +112,11 @@ def select(
 
 
 def purchase_of(
-    round: TrainedRound, chosen: Tensor | Synthesised, scores_N: Tensor, rule: Threshold
+    round: TrainedRound,
+    chosen: Tensor | Synthesised,
+    scores_N: Tensor,
+    priorities_N: Tensor,
+    rule: Threshold,
 ) -> Purchase:
     """Return the purchase of what was chosen, with all that is to be known of it."""
     each, data, draws = round.each, round.data, round.draws
@@ -130,30 +137,65 @@ def purchase_of(
     probs_K_C = None
     if isinstance(data.oracle, Oracle):
         probs_K_C = mean_probabilities(each, draws, bought, "Scoring")
-    return Purchase(scores_N, indices, bought, scores, threshold, probs_K_C)
+    purchase = Purchase(scores_N, indices, bought, scores, threshold, probs_K_C)
+    if data.people is None:
+        return purchase
+    ranked = pool.highest_unlabelled(priorities_N, AHEAD + len(indices))
+    ahead = ranked[~torch.isin(ranked, indices)][:AHEAD]
+    if len(ahead) == 0:
+        return purchase
+    probs_A_C = mean_probabilities(each, draws, images[ahead], "Scoring")
+    return purchase._replace(ahead=ahead, ahead_probs_A_C=probs_A_C)
 
 
 def buy_first_labels(round: Round, selection: Selection | SelectionFunction) -> None:
     """Choose the first labelled images, before there is a trained network, and ask for them."""
     each, data, setting = round.each, round.data, "--acquisition.initial_selection"
+    pool = data.pool
+    if data.people is not None:  # what they have answered already is a part
+        known = each.once(data.people.known_first)
+        data.people.take_over(known)
+        pool.give(known.corrections, round=0)
     chosen: Any = each.once(lambda: data.open_question(0))
     if chosen is None:
-        nothing_N = torch.zeros(len(data.pool.labels))
-        among = round.candidates(nothing_N, data.initial_size, Purpose.INITIAL_LABELS)
-        chosen = select(setting, selection, among, data.pool)
+        missing = data.initial_size - len(pool.labelled)
+        nothing_N = torch.zeros(len(pool.labels))
+        chosen = pool.labelled[:0]
+        if missing > 0:
+            among = round.candidates(nothing_N, missing, Purpose.INITIAL_LABELS)
+            chosen = select(setting, selection, among, pool)
+        if not isinstance(chosen, Synthesised):
+            chosen = torch.cat([pool.in_audit(answered=False), chosen])
     if isinstance(chosen, Synthesised):
         raise SettingError(f"{setting}: the first labels have to be of images of the data set.")
     images = data.train.images[chosen]
-    question = Question(0, chosen, images, data.classes, _files(data, chosen))
+    question = Question(0, chosen, images, data.all_classes, _files(data, chosen))
+    if data.people is not None:
+        generator = round.generator(Purpose.AHEAD)
+        rest = pool.unlabelled[torch.randperm(len(pool.unlabelled), generator=generator)]
+        question = question._replace(ahead=rest[~torch.isin(rest, chosen)][:AHEAD])
     answers = each.once(lambda: data.ask(question))
-    is_told, labels = told(chosen, answers)
-    if len(labels) == 0:
+    if data.people is not None:
+        data.people.take_over(answers)
+        pool.give({**answers.labels, **answers.corrections}, round=0)
+    else:
+        is_told, labels = told(chosen, answers)
+        pool.acquire(chosen[is_told], labels, round=0)
+        pool.set_aside(chosen[~is_told])
+    if len(pool.labelled) == 0:
         raise SettingError(
             f"--data.initial_labels: nobody could tell the class of any of {len(chosen)} images. "
             "Take more."
         )
-    data.pool.acquire(chosen[is_told], labels, round=0)
-    data.pool.set_aside(chosen[~is_told])
+
+
+def catch_up(round: TrainedRound) -> None:
+    """Take over what people have answered, unasked, since the last question was complete."""
+    data, people = round.data, round.data.people
+    if people is not None:
+        late = round.each.once(people.late_answers)
+        people.take_over(late)
+        data.pool.give(late.corrections, round.number + 1)
 
 
 def ask(round: Round, purchase: Purchase) -> Answers:
@@ -162,10 +204,13 @@ def ask(round: Round, purchase: Purchase) -> Answers:
         round=round.number + 1,
         indices=purchase.indices,
         images=purchase.images,
-        classes=round.data.classes,
+        classes=round.data.all_classes,
         files=_files(round.data, purchase.indices),
         scores=purchase.scores,
         probs_K_C=purchase.probs_K_C,
+        ahead=purchase.ahead,
+        ahead_scores=None if purchase.ahead is None else purchase.scores_N[purchase.ahead],
+        ahead_probs_A_C=purchase.ahead_probs_A_C,
     )
     return round.each.once(lambda: round.data.ask(question))
 
@@ -203,10 +248,7 @@ def take(pool: Pool, purchase: Purchase, answers: Answers, round: int) -> None:
         answers: To it, and corrections.
         round: The first round that trains with them.
     """
-    for index, label in answers.corrections.items():
-        pool.correct(index, None if isinstance(label, str) else label, round)
-        if label == CANNOT_TELL and index >= 0:
-            pool.set_aside(torch.tensor([index]))
+    pool.give(answers.corrections, round, purchase.scores_N)
     pool.synthesised += int((purchase.indices < 0).sum())
     is_told, labels = told(purchase.indices, answers)
     known, unknown = purchase.of(is_told), purchase.of(~is_told)

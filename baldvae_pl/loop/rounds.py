@@ -18,6 +18,7 @@ from typing_extensions import override
 from baldvae_pl import acquisition as functions
 from baldvae_pl.acquisition import AcquisitionFunction, NetworkScore
 from baldvae_pl.complement import Autoencoder, Complement, Purchase, Uncertain
+from baldvae_pl.data.batches import to_floats
 from baldvae_pl.data.module import PoolDataModule
 from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.loop import scoring, trial
@@ -29,6 +30,7 @@ from baldvae_pl.loop.purchase import (
     TrainedRound,
     ask,
     buy_first_labels,
+    catch_up,
     complement,
     purchase_of,
     select,
@@ -38,6 +40,7 @@ from baldvae_pl.loop.purchase import (
 )
 from baldvae_pl.modules.metrics import check_weights
 from baldvae_pl.options import resolve
+from baldvae_pl.oracle import NotYet
 from baldvae_pl.posterior import Draws, MCDropout, Posterior, PosteriorFunction, eval_mode
 from baldvae_pl.runs.folder import RunFolder
 from baldvae_pl.runs.records import in_one_line, write_acquisitions, write_rounds
@@ -55,7 +58,8 @@ class ActiveLearning(Callback):
     ``CosineAnnealingWarmRestarts(T_0=steps_per_round)`` at step interval does.
 
     Args:
-        rounds: Number of purchases N; the classifier is trained N + 1 times.
+        rounds: Number of purchases N; the classifier is trained N + 1 times. Null: as many as the
+            budget of ``data`` allows.
         query_size: Labels bought per round, K.
         function: Acquisition function: ``bald``, ``max_entropy``, ``margin``, ``least_confidence``,
             ``variation_ratios``, ``mean_std``, the import path of a function from
@@ -77,7 +81,7 @@ class ActiveLearning(Callback):
 
     def __init__(
         self,
-        rounds: NonNegativeInt = 20,
+        rounds: NonNegativeInt | None = 20,
         query_size: PositiveInt = 20,
         function: NetworkScore | Callable[[Tensor], Any] | str = "bald",
         selection: Selection | Callable[[Candidates], Any] = TopK(),
@@ -109,6 +113,7 @@ class ActiveLearning(Callback):
         self.pending: Purchase | None = None  # chosen, and not answered yet
         self.folder: RunFolder | None = None  # of the run; left out, it follows from the trainer
         self.checked = self.uses_vae = False
+        self.training_ended: float | None = None
 
     @property
     @override
@@ -129,6 +134,11 @@ class ActiveLearning(Callback):
         module: Any = pl_module
         objective = getattr(module, "objective", None)
         trial.check_whole_rounds(trainer)
+        if self.rounds is None and data.budget is None:
+            raise SettingError(
+                "--acquisition.rounds: null goes on until the budget is spent, and there is none. "
+                "Give --data.budget, or a number of rounds."
+            )
         trial.check_sizes(trainer, data, objective, self.rounds, self.query_size)
         trial.check_module(pl_module, self.warm_start)
         if hasattr(module, "adapt"):
@@ -162,7 +172,7 @@ class ActiveLearning(Callback):
         # Each round has batches of its own L and G.
         trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]
         if not dry_run(trainer):
-            trainer.fit_loop.max_epochs = self.rounds + 1
+            trainer.fit_loop.max_epochs = -1 if self.rounds is None else self.rounds + 1
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -172,9 +182,14 @@ class ActiveLearning(Callback):
             self.vae.to(pl_module.device)
             pl_module.frozen_autoencoder = [self.vae]  # type: ignore[assignment]
         assert self.folder is not None
-        answers = None if dry_run(trainer) else self.folder.answers
+        answers = None if dry_run(trainer) or data.people else self.folder.answers
         each.once(lambda: data.open_ledger(answers))
+        if data.people is not None:
+            data.people.folder = None if dry_run(trainer) else self.folder.path
+            if self.pending is not None and data.people.places is not None:
+                self.pending = self.pending.moved(data.people.places, len(data.pool.labels))
         if data.pool.labels_bought == 0:
+            data.draw_audit()
             buy_first_labels(
                 Round(0, each, data, self._autoencoder(pl_module)), self.initial_selection
             )
@@ -187,6 +202,7 @@ class ActiveLearning(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module: Any = pl_module
         seed, round = pool_data(trainer).seed, trainer.current_epoch
+        self._learn_new_classes(trainer, pl_module)
         if not self.warm_start:
             torch.manual_seed(derive_seed(seed, round, Purpose.WEIGHTS))  # the same on every rank
             module.reset_parameters()
@@ -195,7 +211,7 @@ class ActiveLearning(Callback):
         torch.manual_seed(derive_seed(seed, round, Purpose.TRAINING) + trainer.global_rank)
         if isinstance(self.posterior, Posterior):
             self.posterior.on_train_start(module.network)
-        self.training_began = time.perf_counter()
+        self.training_began, self.training_ended = time.perf_counter(), None
 
     @override
     def on_train_batch_end(
@@ -222,13 +238,18 @@ class ActiveLearning(Callback):
             "labelled": pool.labels_bought,
             "unlabelled": int(pool.in_unlabelled_N.sum()),
             "generated": len(pool.generated.complements.labels),
-            "seconds/train": self.training_ended - self.training_began,
-            "seconds/evaluate": evaluated - self.training_ended,
+            "seconds/train": (self.training_ended or evaluated) - self.training_began,
+            "seconds/evaluate": evaluated - (self.training_ended or evaluated),
         }
         metrics = trainer.callback_metrics.items()
         row |= {key: float(value) for key, value in metrics if key.startswith("test/")}
         with timed(row, "seconds/evaluate_mc"):
-            row |= scoring.metrics_with_draws(round.each, round.draws, data.test, len(data.classes))
+            if len(data.test.labels):
+                row |= scoring.metrics_with_draws(
+                    round.each, round.draws, data.test, len(data.classes)
+                )
+        if data.people is not None:
+            row |= scoring.interval(row.get("test/acc"), len(data.test.labels))
         self.history.append(row)
         self._buy_or_stop(round)
         self._leave_records(trainer)
@@ -244,6 +265,24 @@ class ActiveLearning(Callback):
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module: Any = pl_module
         module.draws = self._round(trainer, pl_module, len(self.history) - 1).draws
+
+    def _learn_new_classes(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the network an output for each class that was made while people labelled."""
+        data, module = pool_data(trainer), pl_module
+        if data.classes == data.all_classes:
+            return
+        if trainer.world_size > 1:
+            raise NotYet("classes were made: the same command goes on with them.")
+        new = data.all_classes[len(data.classes) :]
+        rank_zero_info(f"New classes: {', '.join(new)}")
+        data.classes = data.all_classes
+        adaptable: Any = module
+        adaptable.adapt(data.pool.image_shape, len(data.classes))
+        module.to(trainer.strategy.root_device)
+        with eval_mode(adaptable.network), torch.no_grad():
+            outputs = adaptable.network(to_floats(data.train.images[:1]).to(module.device))
+        trial.check_outputs(adaptable.network, outputs.shape[-1], data)
+        trainer.strategy.setup_optimizers(trainer)
 
     def _round(self, trainer: Trainer, pl_module: LightningModule, number: int) -> TrainedRound:
         """Return a round's end; its draws are the same whenever and wherever they are made."""
@@ -269,18 +308,26 @@ class ActiveLearning(Callback):
         if not round.data.pool.in_unlabelled_N.any():
             rank_zero_info("All images are labelled: the run ends here.")
             round.each.trainer.should_stop = True
-        elif len(self.history) <= self.rounds:
+        elif self.pending is None and round.data.budget_left < 1:
+            rank_zero_info(f"The budget of {round.data.budget} answers is spent.")
+            round.each.trainer.should_stop = True
+        elif round.each.trainer.should_stop and self.pending is None:
+            rank_zero_info("A callback of the trainer ends the run here.")
+        elif self.rounds is None or len(self.history) <= self.rounds:
             self._acquire(round, self.history[-1])
 
     def _acquire(self, round: TrainedRound, row: dict[str, float]) -> None:
         """End a round: score U and L, buy the top K of U, complement the uncertain of L."""
         pool = round.data.pool
         if self.pending is None:
+            catch_up(round)
             self.pending = self._choose(round, row)
             self._pin(round)
         purchase = self.pending
         with timed(row, "seconds/select"):
             answers = ask(round, purchase)
+        if round.data.people is not None:
+            round.data.people.take_over(answers)
         is_told, _ = told(purchase.indices, answers)
         with timed(row, "seconds/complement"):
             # Parents come from L as it was before this purchase, or from the purchase itself.
@@ -292,6 +339,8 @@ class ActiveLearning(Callback):
             pool.extend(complements, parents, round.number + 1, scores, threshold)
             check_agreement(round.each, pool)
         row |= {"acquired": int(is_told.sum()), "complemented": len(parents)}
+        if round.data.people is not None:
+            row |= scoring.answers_columns(purchase, answers.labels)
         self.pending = None
         pictures = round.data.pictures
         log_purchase(round.each.trainer, pictures, purchase, parents, complements, row)
@@ -313,9 +362,11 @@ class ActiveLearning(Callback):
             # A question that is open already is asked again, whatever the scores are this time.
             chosen: Any = each.once(lambda: data.open_question(round.number + 1))
             if chosen is None:
-                among = round.candidates(priorities_N, self.query_size, Purpose.ACQUISITION)
+                count = int(min(self.query_size, data.budget_left))
+                among = round.candidates(priorities_N, count, Purpose.ACQUISITION)
                 chosen = select("--acquisition.selection", self.selection, among, pool)
-            purchase = purchase_of(round, chosen, scores_N, self.complement.threshold)
+            rule = self.complement.threshold
+            purchase = purchase_of(round, chosen, scores_N, priorities_N, rule)
             row |= scoring.score_columns(
                 scores_N, pool.in_unlabelled_N, pool.acquired_in >= 0, purchase.threshold
             )

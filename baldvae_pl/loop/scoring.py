@@ -4,11 +4,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
+from scipy.stats import binomtest
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baldvae_pl.acquisition import AcquisitionFunction, NetworkScore, bald
-from baldvae_pl.complement import Autoencoder, Complement
+from baldvae_pl.answer import CANNOT_TELL, Label
+from baldvae_pl.complement import Autoencoder, Complement, Purchase
 from baldvae_pl.data.batches import images_at_once, like_w, to_floats
 from baldvae_pl.data.images import Images
 from baldvae_pl.loop.processes import Processes
@@ -61,6 +63,38 @@ def score_columns(
         "bald/unlabelled_max": of_unlabelled.max().item(),
         "bald/unlabelled_mean": of_unlabelled.sum().item() / int(in_unlabelled_N.sum()),
     }
+
+
+def interval(accuracy: float | None, images: int) -> dict[str, float]:
+    """Return the columns of an accuracy that is measured with few images.
+
+    Wilson's 95 % interval (1927), which holds what it says also for few images and near 100 %.
+
+    Args:
+        accuracy: None if there are no test images yet.
+        images: Their number.
+    """
+    if accuracy is None or not images:
+        return {"test/images": images}
+    correct = round(accuracy * images)
+    low, high = binomtest(correct, images).proportion_ci(method="wilson")
+    return {"test/images": images, "test/acc_low": float(low), "test/acc_high": float(high)}
+
+
+def answers_columns(purchase: Purchase, labels: dict[int, Label]) -> dict[str, float]:
+    """Return the columns of a round about what people answered.
+
+    ``answers/agreement`` is the share of the new labels that the classifier, which had not seen
+    them, had guessed. It is no accuracy: what is asked about is what the classifier is unsure of.
+    """
+    given = [labels[index] for index in purchase.indices.tolist()]
+    columns: dict[str, float] = {"answers/cannot_tell": given.count(CANNOT_TELL)}
+    if purchase.probs_K_C is not None:
+        guesses = purchase.probs_K_C.argmax(1).tolist()
+        told = [guess == label for guess, label in zip(guesses, given, strict=True)
+                if label != CANNOT_TELL]  # fmt: skip
+        columns |= {"answers/agreement": sum(told) / len(told)} if told else {}
+    return columns
 
 
 @torch.no_grad()

@@ -49,7 +49,7 @@ def check_whole_rounds(trainer: Trainer) -> None:
 
 
 def check_sizes(
-    trainer: Trainer, data: PoolDataModule, objective: Any, rounds: int, query_size: int
+    trainer: Trainer, data: PoolDataModule, objective: Any, rounds: int | None, query_size: int
 ) -> None:
     """Raise a SettingError if there are too few images to share or to buy, or no end."""
     batch_sizes = {"--data.batch_size": data.batch_size}
@@ -75,7 +75,7 @@ def check_sizes(
             f"--data.initial_labels: {data.initial_size} of the {size} images are trained on, and "
             "with --acquisition.rounds 0 the others never are. Take all to train on every label."
         )
-    if rounds and query_size > unlabelled:
+    if rounds != 0 and query_size > unlabelled:
         raise SettingError(
             f"--acquisition.query_size: {query_size} is more than the {unlabelled} images "
             f"that are unlabelled at the start. Take at most {unlabelled}, or fewer "
@@ -140,7 +140,7 @@ def check_network(
             posterior.on_train_start(network)
             posterior.on_train_step(network, 0, 1)
         with refused("--acquisition.posterior"), eval_mode(network):
-            posterior.fit(network, images, data.train.labels[:8])
+            posterior.fit(network, images, data.train.labels[:8].clamp(min=0))
         hooks = ("on_train_step", "fit")
         if any(getattr(type(posterior), hook) is not getattr(Posterior, hook) for hook in hooks):
             disagreement_for = None  # to be seen only after a training
@@ -157,12 +157,7 @@ def check_network(
             f"--acquisition.mc_samples: {mc_samples} draws do not fit into the memory ({error}). "
             "Take fewer."
         ) from error
-    outputs, classes = log_probs_N_T_C.shape[-1], len(data.classes)
-    if outputs != classes:
-        raise SettingError(
-            f"--model.network: {name} outputs {outputs} classes; the data set has {classes}. "
-            "Set its num_classes."
-        )
+    check_outputs(network, log_probs_N_T_C.shape[-1], data)
     if disagreement_for is not None and log_probs_N_T_C.shape[1] == 1:
         raise SettingError(
             f"--acquisition.mc_samples: 1 draw cannot disagree with itself, and {disagreement_for} "
@@ -186,6 +181,16 @@ def check_network(
                 f"--model.network: forward of {name} is not head(trunk(images)), by which it would "
                 "be scored. Make it so, or rename one of the two to be scored by whole passes."
             )
+
+
+def check_outputs(network: nn.Module, outputs: int, data: PoolDataModule) -> None:
+    """Raise a SettingError if a network does not have an output for each class."""
+    if outputs != (classes := len(data.classes)):
+        way_out = "Leave its num_classes out, so that it follows." if data.people else ""
+        raise SettingError(
+            f"--model.network: {type(network).__name__} outputs {outputs} classes; the data set "
+            f"has {classes}. {way_out or 'Set its num_classes.'}"
+        )
 
 
 def check_function(

@@ -48,6 +48,7 @@ class Classifier(LightningModule):
         augmentation: str | Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
+        self.given_network: Callable[[], nn.Module] = network  # may leave open what data say
         self.make_network: Callable[[], nn.Module] = network
         # Channels last makes the convolutions of a CPU up to twice as fast.
         with refused("--model.network"):
@@ -65,7 +66,7 @@ class Classifier(LightningModule):
         return self.network if isinstance(self.network, Autoencoder) else None
 
     def adapt(self, image_shape: tuple[int, ...], num_classes: int) -> None:
-        """Let what the network leaves open follow from the data.
+        """Let what the network leaves open follow from the data, which may gain classes.
 
         Args:
             image_shape: (channels, height, width), or (features,) of vectors.
@@ -73,8 +74,10 @@ class Classifier(LightningModule):
         """
         with refused("--model.network"):
             network, self.make_network = adapted(
-                self.network, self.make_network, image_shape, num_classes
+                self.network, self.given_network, image_shape, num_classes
             )
+        if hasattr(self, "metrics"):
+            self.metrics = probability_metrics(num_classes).to(self.device)
         self.network = network.to(memory_format=torch.channels_last)
 
     def reset_parameters(self) -> None:

@@ -116,11 +116,11 @@ def train_vae(vae: VAE, data: PoolDataModule, trainer: Trainer) -> None:
     torch.manual_seed(derive_seed(data.seed, 0, Purpose.VAE_WEIGHTS))
     vae.network.load_state_dict(vae.make_network().state_dict())
     torch.manual_seed(derive_seed(data.seed, trainer.global_rank, Purpose.VAE_NOISE))
-    size = len(data.train.labels)
+    images = data.pool.trainable
     batches = RoundBatches(
-        torch.arange(size),
+        images,
         vae.batch_size,
-        -(-size // vae.batch_size),
+        -(-len(images) // vae.batch_size),
         (data.seed, 0, Purpose.VAE_BATCHES),
         (trainer.global_rank, trainer.world_size),
     )

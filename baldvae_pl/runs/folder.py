@@ -97,6 +97,11 @@ class RunFolder:
         return self.checkpoints / "vae.ckpt"
 
     @property
+    def done(self) -> Path:
+        """Is there once a run in which people label has come to its end."""
+        return self.path / ".done"
+
+    @property
     def answers(self) -> Path:
         """Questions to the oracle and its answers."""
         return self.path / "answers.jsonl"

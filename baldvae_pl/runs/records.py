@@ -21,7 +21,7 @@ def write_rounds(path: Path, history: Sequence[dict[str, float]]) -> None:
     What else a user's module logs as ``test/*`` gets columns of its own, and the last column is a
     check sum of the row, as reports are made from this file alone.
     """
-    keys = {key for row in history for key in row if key.startswith("test/")}
+    keys = {key for row in history for key in row if key.startswith(("test/", "answers/"))}
     own = sorted(keys - set(ROUND_COLUMNS))
     columns = [*ROUND_COLUMNS, *own]
     header = [column.replace("/", "_") for column in columns]
@@ -59,10 +59,18 @@ def write_acquisitions(
 
 def in_one_line(row: dict[str, float]) -> str:
     """Describe a round in one line; it shows when no labelled image was uncertain enough."""
-    text = (
-        f"round {row['round']}: {row['labelled']} labels + {row['generated']} generated, "
-        f"test accuracy {row.get('test/acc', float('nan')):.2%}"
-    )
+    text = f"round {row['round']}: {row['labelled']} labels + {row['generated']} generated, "
+    if "test/acc_low" in row:
+        text += (
+            f"accuracy {row['test/acc']:.1%} (95 % interval {row['test/acc_low']:.1%} to "
+            f"{row['test/acc_high']:.1%}, {row['test/images']} images)"
+        )
+    elif "test/images" in row:
+        text += "no test images"
+    else:
+        text += f"test accuracy {row.get('test/acc', float('nan')):.2%}"
+    if "answers/agreement" in row:
+        text += f"; of the new answers it had guessed {row['answers/agreement']:.0%}"
     if "acquired" in row:
         text += (
             f"; bought {row['acquired']}, complemented {row['complemented']} (highest labelled "

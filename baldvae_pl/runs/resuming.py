@@ -63,8 +63,36 @@ def requeued_run(experiment: Path, settings: str) -> RunFolder | None:
     return None
 
 
-def check_goes_on(checkpoint: RunCheckpoint, rounds: int) -> None:
+def unfinished_run(experiment: Path, settings: str) -> RunFolder | None:
+    """Return the newest run of people who label, if it has these settings and goes on.
+
+    One that was made with another version does not: a new run begins with all labels.
+
+    Args:
+        experiment: The folder of its runs.
+        settings: Of this start, as YAML.
+    """
+    runs = [RunFolder(path) for path in experiment.glob("version_*")]
+    newest = max(runs, key=lambda run: run.version, default=None)
+    if newest is None or newest.done.exists() or not newest.config.is_file():
+        return None
+    if first_difference(load_settings(newest.config), yaml.safe_load(settings)) is not None:
+        return None
+    checkpoint = newest_checkpoint(newest)
+    if checkpoint is not None and (checkpoint.version, checkpoint.code) != (
+        __version__,
+        digest_of_code(),
+    ):
+        rank_zero_info(f"{newest.path} was made with another version: a new run begins.")
+        return None
+    rank_zero_info(f"It goes on with {newest.path}")
+    return newest
+
+
+def check_goes_on(checkpoint: RunCheckpoint, rounds: int | None) -> None:
     """Raise a SettingError if a run has bought more often than it is asked to."""
+    if rounds is None:
+        return
     done = len(checkpoint.rounds["history"]) - 1
     if rounds < done:
         raise SettingError(

@@ -14,10 +14,13 @@ DECIDE_RESULTS = ("acquisition", "data", "model", "seed_everything", "trainer", 
 
 MAY_CHANGE_ON_RESUME = (
     "acquisition.rounds",
+    "data.budget",
     "data.eval_batch_size",
+    "data.labels",
     "data.root",
     "data.scoring_batch_size",
     "data.source.init_args.cache_folder",
+    "data.source.init_args.classes",
     "vae.ckpt_path",
     "vae.shared_path",
 )
@@ -29,11 +32,15 @@ TRAINER_SETTINGS_THAT_MATTER = ("precision", "gradient_clip_val", "gradient_clip
 def first_difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
     """Return the first setting in which two runs differ, of those that may not in one run."""
     old, new = flat(before), flat(now)
+    # Where people label, what they answer is in a file, whoever asks for it.
+    labelled_by_people = str(new.get("data.source.class_path")).endswith(".UnlabelledFolder")
     for name in sorted({*old, *new}):
         section, _, option = name.partition(".")
         if section not in DECIDE_RESULTS or old.get(name) == new.get(name):
             continue
         if section == "trainer" and option not in TRAINER_SETTINGS_THAT_MATTER:
+            continue
+        if labelled_by_people and name.startswith("data.oracle"):
             continue
         if name not in MAY_CHANGE_ON_RESUME:
             return name

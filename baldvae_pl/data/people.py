@@ -1,0 +1,160 @@
+"""What people have answered so far about the images of W, as global indices and classes."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from baldvae_pl.answer import CANNOT_TELL
+from baldvae_pl.data.image_folder import some_of
+from baldvae_pl.data.images import Source
+from baldvae_pl.data.labels import AUDIT, LabelsFile, Row, Tally, like_another
+from baldvae_pl.errors import SettingError
+
+UNKNOWN = -1
+NOBODY_CAN_TELL = -2
+"""In place of a class."""
+
+
+class Said(NamedTuple):
+    """What the first rows of a labels file say.
+
+    Attributes:
+        rows: Their number.
+        labels_N: Classes, ``UNKNOWN`` or ``NOBODY_CAN_TELL``.
+        audit_N: Who is kept for the audit.
+        classes: Those declared, and those made in these rows.
+        spent: How much of the budget the answers have cost.
+    """
+
+    rows: int
+    labels_N: Tensor  # noqa: N815
+    audit_N: Tensor  # noqa: N815
+    classes: list[str]
+    spent: float
+
+
+class PeoplesLabels:
+    """The labels file of W.
+
+    Args:
+        path: Of the file.
+        source: Of the images: its classes are those that are declared, its labels of W those that
+            are known without the file.
+        cannot_tell_cost: What "cannot tell" costs, in labels.
+    """
+
+    def __init__(self, path: Path, source: Source, cannot_tell_cost: float = 1.0) -> None:
+        assert source.files is not None
+        self.file = LabelsFile(path)
+        self.files = files = source.files
+        self.declared = source.classes
+        self.given_N = source.train.labels
+        self.cannot_tell_cost = cannot_tell_cost
+        self.index = {name: i for i, name in enumerate(files)}
+        # macOS writes é as two characters, others as one; spreadsheets and scripts do as they like.
+        self._same = {unicodedata.normalize("NFC", name): name for name in files}
+        self._complained: set[str] = set()
+
+    def rows(self, count: int | None = None) -> list[Row]:
+        """Return the first rows, with the names of files as W has them."""
+        rows = self.file.rows[:count]
+        return [
+            row
+            if row.file in self.index
+            else row._replace(file=self._same.get(unicodedata.normalize("NFC", row.file), row.file))
+            for row in rows
+        ]
+
+    def said(self, count: int | None = None) -> Said:
+        """Return what the first rows say; of all, if no number is given."""
+        rows = self.rows(count)
+        tally = Tally(self.declared, rows)
+        classes = [*tally.classes]
+        number = {name: label for label, name in enumerate(classes)} | {
+            CANNOT_TELL: NOBODY_CAN_TELL
+        }
+        labels_N, audit_N = self.given_N.clone(), torch.zeros(len(self.files), dtype=torch.bool)
+        known = {self.index[f]: number[x] for f, x in tally.labels.items() if f in self.index}
+        if known:
+            labels_N[[*known]] = torch.tensor([*known.values()])
+        audit_N[[self.index[file] for file in tally.audit if file in self.index]] = True
+        audit_N &= self.given_N == UNKNOWN
+        return Said(len(rows), labels_N, audit_N, classes, tally.spent(self.cannot_tell_cost))
+
+    def complete_at(self, asked: Sequence[str], base: int, least_classes: int = 0) -> int | None:
+        """Return how many rows it took until all of these images had an answer.
+
+        That number follows from the file alone, and not from when it is looked at: a run that was
+        stopped goes on with the same answers.
+
+        Args:
+            asked: Their files.
+            base: The number of rows when they were asked about; it takes as many at least.
+            least_classes: There have to be so many among all labels, too.
+
+        Returns:
+            None if some have no answer yet.
+        """
+        rows = self.rows()
+        tally = Tally(self.declared, rows[:base])
+        for count in range(base, len(rows) + 1):
+            if count > base:
+                tally.take(rows[count - 1])
+            if all(tally.label(file) is not None for file in asked):
+                if not least_classes:
+                    return count
+                said = self.said(count)
+                trained = said.labels_N[(said.labels_N >= 0) & ~said.audit_N]
+                if len(trained.unique()) >= least_classes:
+                    return count
+        return None
+
+    def keep_for_audit(self, indices: Tensor) -> None:
+        """Note in the file that these images are for the audit, and never to be trained on."""
+        self.file.append(Row(self.files[i], "", why=AUDIT) for i in indices.tolist())
+
+    def answer(self, index: int, label: str, annotator: str, round: int, why: str) -> None:
+        """Write an answer; it is on the disk when this returns."""
+        self.file.append([Row(self.files[index], label, annotator, round=str(round), why=why)])
+
+    def complain(self) -> None:
+        """Warn of each row that says something that cannot be taken, once."""
+        tally = Tally(self.declared, self.rows())
+        found = [*self.file.complaints]
+        unknown = [file for file in tally.said if file not in self.index]
+        if unknown and len(unknown) == len(tally.said):
+            raise SettingError(
+                f"--data.labels: none of the {len(unknown):,} files in {self.file.path} is among "
+                f"the images ({some_of(unknown)}). It belongs to another folder: give that by "
+                "--data.root, or another file by --data.labels."
+            )
+        if unknown:
+            found.append(
+                f"{len(unknown):,} files are not among the images ({some_of(unknown)}). Their "
+                "rows stay, for when they come back"
+            )
+        for name, count in Counter(tally.undeclared.values()).items():
+            like = like_another(name, tally.classes)
+            found.append(
+                f"{name!r} is no class ({count:,} images)"
+                + (f", but {like!r} is" if like else "")
+                + ". Until it is one (--data.source.classes, or on the page), or the rows are "
+                "corrected by later ones, these images have no answer"
+            )
+        if several := tally.disagreements:
+            file, said = next(iter(several.items()))
+            of = ", ".join(f"{who or 'nobody'}: {what}" for who, what in said.items())
+            found.append(
+                f"annotators disagree about {len(several):,} images, such as {file} ({of}). The "
+                "last answer counts"
+            )
+        for text in found:
+            if text not in self._complained:
+                self._complained.add(text)
+                rank_zero_warn(f"{self.file.path}: {text}.")
