@@ -16,10 +16,23 @@ from typing import NoReturn
 
 from baldvae_pl import __version__
 from baldvae_pl.errors import SettingError
-from baldvae_pl.runs.signals import Stopped, say_how_to_go_on, stop_on_signals
+from baldvae_pl.runs.signals import (
+    Stopped,
+    end_with_parent,
+    say_how_to_go_on,
+    stop_on_signals,
+)
 
 RUN_COMMANDS = ("fit", "validate", "test", "predict")
 """Commands of Lightning's Trainer."""
+
+OTHER_COMMANDS = {
+    "compare": "baldvae_pl.experiments.compare",
+    "report": "baldvae_pl.experiments.report",
+    "label": "baldvae_pl.labelling.command",
+    "labels": "baldvae_pl.labelling.tables",
+    "tasks": "baldvae_pl.labelling.label_studio",
+}
 
 WAITING = 75
 """Exit code of a run that ends because an answer is not there yet (EX_TEMPFAIL of sysexits.h)."""
@@ -32,6 +45,9 @@ commands, each with --help:
   baldvae fit        run active learning: train, test, score, buy labels, complement
   baldvae test       test a trained run; also: validate
   baldvae predict    classify and rank the images of a folder with a trained run
+  baldvae label      run active learning with people: they answer on a page in the browser
+  baldvae labels     count what people have answered, and write it for other tools
+  baldvae tasks      exchange questions and answers with Label Studio
   baldvae compare    make paired runs of several methods and seeds
   baldvae report     write tables and figures of finished runs
 
@@ -62,7 +78,6 @@ UNSAID = (
     "HPU available",
     "💡 Tip",
     "`Trainer.fit` stopped",
-    "`weights_only` was not set",  # our own reader takes no code
 )
 """How lines of Lightning's begin that say nothing about the run."""
 
@@ -95,9 +110,10 @@ def run(arguments: list[str], from_outside: bool) -> None:
     os.environ["MPLBACKEND"] = "agg"
     sys.path.append(str(Path.cwd()))  # so that `my_file.my_function` here is an import path
     stop_on_signals()
+    end_with_parent()
     try:
-        if arguments[0] in ("compare", "report"):
-            import_module(f"baldvae_pl.experiments.{arguments[0]}").main(arguments[1:])
+        if arguments[0] in OTHER_COMMANDS:
+            import_module(OTHER_COMMANDS[arguments[0]]).main(arguments[1:])
         else:
             import_module("baldvae_pl.cli.app").run(None if from_outside else arguments)
     except SettingError as error:
@@ -110,7 +126,7 @@ def run(arguments: list[str], from_outside: bool) -> None:
         say_how_to_go_on()
         sys.exit(f"baldvae: error: {error}. Make room on the disk.")
     except Stopped:
-        say_how_to_go_on()
+        say_how_to_go_on(arguments[0])
         raise
     except Exception as error:
         end_for_known_reasons(error)

@@ -25,7 +25,7 @@ from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.loop.predictions import Predictions
 from baldvae_pl.loop.pretraining import load_vae, provide_vae
 from baldvae_pl.loop.processes import dry_run
-from baldvae_pl.loop.progress import RoundProgressBar
+from baldvae_pl.loop.progress import LiveStatus, RoundProgressBar
 from baldvae_pl.loop.rounds import ActiveLearning
 from baldvae_pl.modules import VAE, Classifier
 from baldvae_pl.options import as_list
@@ -57,7 +57,7 @@ REFUSED_LIMITS = {
 """Settings of Lightning's Trainer that would end a run at another place, and the way out."""
 
 
-LABELLED_BY_PEOPLE = "baldvae_pl.data.unlabelled.UnlabelledFolder"
+LABELLED_BY_PEOPLE = "UnlabelledFolder"
 
 FORKING = ("ddp_spawn", "ddp_fork", "ddp_notebook")
 """Strategies of Lightning's that give each process a copy of what this one holds."""
@@ -210,6 +210,9 @@ class BaldVAECLI(LightningCLI):
         self.run: RunFolder | None = None  # an existing folder that this start goes on in
         self.checkpoint: RunCheckpoint | None = None
         fits, experiment = self.subcommand == "fit", self.runs / self.experiment
+        self.asks_people = fits and str(config.data.source.class_path).endswith(
+            f".{LABELLED_BY_PEOPLE}"
+        )
         if ckpt_path == "last":
             self.run, self.checkpoint = newest_run(experiment, begins_again=fits)
             if self.checkpoint is None and not self.changed:
@@ -219,7 +222,7 @@ class BaldVAECLI(LightningCLI):
             self.run = RunFolder.containing(self.checkpoint.path)
         elif fits and (run := requeued_run(experiment, self.settings)):
             self.run, self.checkpoint = run, newest_checkpoint(run)
-        elif fits and config.data.source.class_path == LABELLED_BY_PEOPLE:
+        elif self.asks_people:
             self.run = unfinished_run(experiment, self.settings)
             self.checkpoint = None if self.run is None else newest_checkpoint(self.run)
         # What a run leaves lies in a folder of its own, whatever its logger does.
@@ -273,6 +276,8 @@ class BaldVAECLI(LightningCLI):
         if config.logger in (None, True):
             kwargs["logger"] = self.subcommand != "predict" and self._logger()
         callbacks += [RunSettings(self.settings), StopTogether()]
+        if self.asks_people:
+            callbacks.append(LiveStatus(self.folder))
         kwargs["plugins"] = [*as_list(config.plugins), SafeCheckpointIO(self.checkpoint)]
         self.vae_strategy = copy.deepcopy(config.strategy)  # an object serves one trainer only
         rounds = self._get(self.config_init, "acquisition").rounds
@@ -320,7 +325,7 @@ class BaldVAECLI(LightningCLI):
         """Leave the run folder to others, and say where it is."""
         if hasattr(self, "lock"):
             if self.datamodule.people is not None:
-                end_question(self.folder.path)
+                end_question(self.folder)
                 self.folder.done.touch()
             self.lock.release()
             print(f"The results are in {self.folder.path}")

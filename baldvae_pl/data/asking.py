@@ -16,16 +16,16 @@ from baldvae_pl.answer import CANNOT_TELL, WITHDRAWN, Answer, Label
 from baldvae_pl.data.answers import Answers, check_answers
 from baldvae_pl.data.people import NOBODY_CAN_TELL, UNKNOWN, PeoplesLabels, Said
 from baldvae_pl.data.question_file import (
-    TO_LABEL,
     Asked,
     OpenQuestion,
     answers_in,
-    read_question,
+    question_in,
     write_question,
 )
 from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.oracle import LabelFunction, NotYet, Oracle, Question
 from baldvae_pl.pool import Pool
+from baldvae_pl.runs.folder import RunFolder
 from baldvae_pl.seeding import Purpose, make_generator
 
 
@@ -63,7 +63,7 @@ class AskedPeople:
         self.budget = budget
         self.classes = labels.said().classes
         self.rows = 0
-        self.folder: Path | None = None
+        self.folder: RunFolder | None = None
         self.places: Tensor | None = None
 
     @property
@@ -238,7 +238,7 @@ class AskedPeople:
         )
 
     def _left_open(self) -> OpenQuestion | None:
-        return None if self.folder is None else read_question(self.folder)
+        return None if self.folder is None else question_in(self.folder.question)
 
     def _answers(self, question: Question) -> Iterable[Answer]:
         """Yield what the oracle answers; if nobody answers now, say where answers may be given."""
@@ -249,20 +249,20 @@ class AskedPeople:
                 raise
             raise NotYet(
                 f"{len(question.indices)} images have no label yet. Fill in the column label of "
-                f"{self.folder / TO_LABEL}, or add rows to {self.labels.file.path}, or answer on "
+                f"{self.folder.to_label}, or add rows to {self.labels.file.path}, or answer on "
                 "the page of `baldvae label`. Then the same command goes on."
             ) from None
 
-    def _take_spreadsheet(self, folder: Path, round: int) -> None:
+    def _take_spreadsheet(self, folder: RunFolder, round: int) -> None:
         """Take over what somebody has filled in in ``to_label.csv``."""
-        question, labels = read_question(folder), self.labels
+        question, labels = question_in(folder.question), self.labels
         if question is None or question.round != round:
             return
         why = {asked.file: asked.why for asked in question.asked}
         known = {row.file: row.label for row in labels.rows() if row.label}
-        for file, label in answers_in(folder):
+        for file, label in answers_in(folder.to_label):
             if file in why and file in labels.index and known.get(file) != label:
-                labels.answer(labels.index[file], label, TO_LABEL, round, why[file])
+                labels.answer(labels.index[file], label, folder.to_label.name, round, why[file])
 
     def _as_file(self, question: Question, why: list[str], trained: list[str]) -> OpenQuestion:
         files = self.labels.files

@@ -1,10 +1,13 @@
 """Image files: the bytes of one become 8-bit pixels."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
+
+T = TypeVar("T")
 
 FULL_SCALE = {"I;16": 65535, "I;16B": 65535, "I;16L": 65535, "I": 65535, "F": 1}
 """Full-scale value of Pillow's modes that are not 8 bits; larger values are clipped."""
@@ -46,22 +49,62 @@ def decode(content: bytes, image_shape: tuple[int, int, int]) -> np.ndarray:
     Raises:
         Exception: Whatever Pillow's readers raise for pixels that are broken or not there.
     """
+    channels, *size = image_shape
+    mode = "L" if channels == 1 else "RGB"
+
+    def fitted(content: bytes) -> np.ndarray:
+        image = upright(content, mode, (2 * size[1], 2 * size[0]))
+        image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BILINEAR)
+        pixels = np.asarray(image).reshape(*size, channels)
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+    return tolerant(fitted, content)
+
+
+def show(content: bytes, longest: int) -> bytes:
+    """Return the image in a file's content as WebP, whole, for people to look at in a browser.
+
+    Args:
+        content: Of the file, in any format of Pillow's.
+        longest: Pixels that no side may exceed.
+
+    Raises:
+        Exception: As `decode`.
+    """
+
+    def shrunk(content: bytes) -> bytes:
+        image = upright(content, "RGB", (longest, longest))
+        image.thumbnail((longest, longest))
+        shown = io.BytesIO()
+        image.save(shown, "WEBP", quality=90, lossless=max(image.size) <= 64)
+        return shown.getvalue()
+
+    return tolerant(shrunk, content)
+
+
+def tolerant(read: Callable[[bytes], T], content: bytes) -> T:
+    """Return what a reader makes of a file; if it cannot, of the file with less metadata."""
     try:
-        return _decode(content, image_shape)
+        return read(content)
     except Exception:
         for kept in (NEEDED | TURNED, NEEDED):
             try:
-                return _decode(without_metadata(content, kept), image_shape)
+                return read(without_metadata(content, kept))
             except Exception:  # the first one says what is wrong with the file
                 continue
         raise
 
 
-def _decode(content: bytes, image_shape: tuple[int, int, int]) -> np.ndarray:
-    channels, *size = image_shape
-    mode = "L" if channels == 1 else "RGB"
+def upright(content: bytes, mode: str, at_least: tuple[int, int]) -> Image.Image:
+    """Return an image as its EXIF says, in 8 bits, on white.
+
+    Args:
+        content: Of the file.
+        mode: L or RGB.
+        at_least: Width and height that are needed: a larger JPEG may be scaled while it is decoded.
+    """
     with Image.open(io.BytesIO(content)) as file:
-        file.draft(mode, (2 * size[1], 2 * size[0]))  # scales a large JPEG while it is decoded
+        file.draft(mode, at_least)
         image: Image.Image = file
         image.load()
         if (turn := UPRIGHT.get(orientation(image))) is not None:
@@ -72,9 +115,7 @@ def _decode(content: bytes, image_shape: tuple[int, int, int]) -> np.ndarray:
         if image.has_transparency_data:
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image.convert("RGBA"))
-        image = ImageOps.fit(image.convert(mode), (size[1], size[0]), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image).reshape(*size, channels)
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        return image.convert(mode)
 
 
 def orientation(image: Image.Image) -> int:

@@ -67,6 +67,7 @@ class LabelsFile:
         self.setting = setting
         self.rows: list[Row] = []
         self.complaints: list[str] = []  # about rows that could not be taken
+        self.generation = 0  # another one whenever all was read anew
         self._lock = FileLock(path.with_name(f".{path.name}.lock"), mode=0o666)
         self._read_to = 0
         self._tail = b""
@@ -155,6 +156,7 @@ class LabelsFile:
     def _forget(self) -> None:
         self.rows, self.complaints, self._read_to, self._tail = [], [], 0, b""
         self._lines = 0
+        self.generation += 1
 
     def _whole_of(self, new: bytes, whole: int) -> int:
         """Return how much of what is new is whole rows, where the last one has no end."""

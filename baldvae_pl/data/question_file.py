@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from baldvae_pl.runs.files import checksum, replacing
+from baldvae_pl.runs.folder import RunFolder
 
-QUESTION = "question.json"
-TO_LABEL = "to_label.csv"
 TO_LABEL_COLUMNS = ["file", "label", "why", "rank", "score", "guess", "probability"]
 
 
@@ -65,7 +64,7 @@ class OpenQuestion(NamedTuple):
     cannot_tell_cost: float
 
 
-def write_question(folder: Path, question: OpenQuestion) -> None:
+def write_question(run: RunFolder, question: OpenQuestion) -> None:
     """Write both files, whole or not at all.
 
     Raises:
@@ -74,19 +73,21 @@ def write_question(folder: Path, question: OpenQuestion) -> None:
     content = question._asdict() | {
         part: [asked._asdict() for asked in getattr(question, part)] for part in ("asked", "ahead")
     }
-    write_json(folder / QUESTION, content)
-    write_to_label(folder, question)
+    write_json(run.question, content)
+    write_to_label(run.to_label, question)
 
 
-def end_question(folder: Path) -> None:
-    """Remove both files: nothing is asked any more."""
-    for name in (QUESTION, TO_LABEL):
-        (folder / name).unlink(missing_ok=True)
+def end_question(run: RunFolder) -> None:
+    """Say that nothing is asked any more; the page still shows what there is."""
+    question = question_in(run.question)
+    if question is not None:
+        write_question(run, question._replace(asked=[]))
+    run.to_label.unlink(missing_ok=True)
 
 
-def read_question(folder: Path) -> OpenQuestion | None:
-    """Return the question; None if there is none, or a damaged one."""
-    content = read_json(folder / QUESTION)
+def question_in(path: Path) -> OpenQuestion | None:
+    """Return the question of a file; None if there is none, or a damaged one."""
+    content = read_json(path)
     if content is None:
         return None
     parts = {part: [Asked(**asked) for asked in content[part]] for part in ("asked", "ahead")}
@@ -108,11 +109,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def write_to_label(folder: Path, question: OpenQuestion) -> None:
+def write_to_label(path: Path, question: OpenQuestion) -> None:
     """Write ``to_label.csv``, with nothing in the column ``label``."""
-    with replacing(
-        folder / TO_LABEL, "w", newline="", encoding="utf-8", errors="surrogateescape"
-    ) as file:
+    with replacing(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(TO_LABEL_COLUMNS)
         for asked in question.asked:
@@ -124,10 +123,10 @@ def write_to_label(folder: Path, question: OpenQuestion) -> None:
             writer.writerow([asked.file, "", asked.why, asked.rank, score, guess, probability])
 
 
-def answers_in(folder: Path) -> Iterable[tuple[str, str]]:
+def answers_in(path: Path) -> Iterable[tuple[str, str]]:
     """Return (file, label) of what somebody has filled in in ``to_label.csv``."""
     try:
-        text = (folder / TO_LABEL).read_text(encoding="utf-8-sig", errors="surrogateescape")
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError:
         return []
     separator = ";" if ";" in text.split("\n", 1)[0] else ","

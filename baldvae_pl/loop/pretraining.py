@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 
 from baldvae_pl.data.module import PoolDataModule
 from baldvae_pl.errors import SettingError
 from baldvae_pl.loop.processes import dry_run, tell
-from baldvae_pl.loop.progress import RoundProgressBar
+from baldvae_pl.loop.progress import LiveStatus, RoundProgressBar
 from baldvae_pl.modules.vae import VAE, train_vae
-from baldvae_pl.options import as_list
 from baldvae_pl.runs.checkpoints import UNREADABLE, RunCheckpoint, SafeCheckpointIO, load_checkpoint
 from baldvae_pl.runs.files import make_folder
 from baldvae_pl.runs.folder import RunFolder
@@ -79,13 +78,17 @@ def provide_vae(
         if shared and tell(trainer, shared.is_file()):
             _load(vae, shared)
             return
-        bar = RoundProgressBar("VAE epoch") if trainer.progress_bar_callback else None
+        noun = "VAE epoch"
+        shown: list[Callback] = [RoundProgressBar(noun)] if trainer.progress_bar_callback else []
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        if any(isinstance(callback, LiveStatus) for callback in callbacks):
+            shown.append(LiveStatus(run, noun))
         # On the same machine, in float32: it takes little time.
         own = Trainer(
             **{name: config[name] for name in TAKEN_FROM_THE_RUN},
             strategy=strategy,
             logger=trainer.loggers,
-            callbacks=[StopTogether(), *as_list(bar)],
+            callbacks=[StopTogether(), *shown],
             max_epochs=vae.epochs,
             enable_checkpointing=False,
             enable_model_summary=False,

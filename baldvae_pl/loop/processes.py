@@ -5,7 +5,7 @@ trainings gets a `Processes` and never a Trainer.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from torch import Tensor
 from baldvae_pl.data.batches import images_at_once, to_floats
 from baldvae_pl.data.module import PoolDataModule
 from baldvae_pl.errors import SettingError
-from baldvae_pl.loop.progress import RoundProgressBar
+from baldvae_pl.loop.progress import track
 from baldvae_pl.oracle import NotYet
 
 T = TypeVar("T")
@@ -76,11 +76,9 @@ class Processes:
         starts = list(range(0, len(images), size))
         if dry_run(self.trainer):
             starts = starts[: int(self.trainer.limit_predict_batches)]
-        mine: Iterable[int] = starts[self.trainer.global_rank :: self.trainer.world_size]
-        if isinstance(bar := self.trainer.progress_bar_callback, RoundProgressBar):
-            mine = bar.track(list(mine), description)
+        mine = starts[self.trainer.global_rank :: self.trainer.world_size]
         result = torch.zeros(len(images), *shape, device=self.device)
-        for start in mine:
+        for start in track(self.trainer, mine, description):
             part = slice(start, start + size)
             result[part] = statistic(self.run(function, images[part]))
         reduced: Tensor = self.trainer.strategy.reduce(result, reduce_op="sum")

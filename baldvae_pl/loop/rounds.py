@@ -38,6 +38,7 @@ from baldvae_pl.loop.purchase import (
     timed,
     told,
 )
+from baldvae_pl.loop.review import write_review
 from baldvae_pl.modules.metrics import check_weights
 from baldvae_pl.options import resolve
 from baldvae_pl.oracle import NotYet
@@ -185,7 +186,7 @@ class ActiveLearning(Callback):
         answers = None if dry_run(trainer) or data.people else self.folder.answers
         each.once(lambda: data.open_ledger(answers))
         if data.people is not None:
-            data.people.folder = None if dry_run(trainer) else self.folder.path
+            data.people.folder = None if dry_run(trainer) else self.folder
             if self.pending is not None and data.people.places is not None:
                 self.pending = self.pending.moved(data.people.places, len(data.pool.labels))
         if data.pool.labels_bought == 0:
@@ -250,6 +251,8 @@ class ActiveLearning(Callback):
                 )
         if data.people is not None:
             row |= scoring.interval(row.get("test/acc"), len(data.test.labels))
+            if not dry_run(trainer) and self.folder is not None:
+                write_review(round, self.folder)
         self.history.append(row)
         self._buy_or_stop(round)
         self._leave_records(trainer)
@@ -273,7 +276,7 @@ class ActiveLearning(Callback):
             return
         if trainer.world_size > 1:
             raise NotYet("classes were made: the same command goes on with them.")
-        new = data.all_classes[len(data.classes) :]
+        new = [name for name in data.all_classes if name not in data.classes]
         rank_zero_info(f"New classes: {', '.join(new)}")
         data.classes = data.all_classes
         adaptable: Any = module
@@ -305,7 +308,9 @@ class ActiveLearning(Callback):
 
     def _buy_or_stop(self, round: TrainedRound) -> None:
         """Buy after the last round in the history, unless it was the last or all is bought."""
-        if not round.data.pool.in_unlabelled_N.any():
+        if self.pending is None:
+            catch_up(round)
+        if self.pending is None and not round.data.pool.in_unlabelled_N.any():
             rank_zero_info("All images are labelled: the run ends here.")
             round.each.trainer.should_stop = True
         elif self.pending is None and round.data.budget_left < 1:
@@ -320,7 +325,6 @@ class ActiveLearning(Callback):
         """End a round: score U and L, buy the top K of U, complement the uncertain of L."""
         pool = round.data.pool
         if self.pending is None:
-            catch_up(round)
             self.pending = self._choose(round, row)
             self._pin(round)
         purchase = self.pending
@@ -385,7 +389,7 @@ class ActiveLearning(Callback):
         keeps = bool(trainer.checkpoint_callbacks) and not dry_run(trainer)
         if round.data.oracle is not None and trained and keeps:
             assert self.folder is not None
-            trainer.save_checkpoint(self.folder.last)
+            trainer.save_checkpoint(self.folder.last, weights_only=False)
 
     def _leave_records(self, trainer: Trainer) -> None:
         """Log the newest row and write the run's CSV files."""

@@ -97,6 +97,31 @@ class RunFolder:
         return self.checkpoints / "vae.ckpt"
 
     @property
+    def question(self) -> Path:
+        """The open question, where people label."""
+        return self.path / "question.json"
+
+    @property
+    def to_label(self) -> Path:
+        """The same as a table, to be filled in."""
+        return self.path / "to_label.csv"
+
+    @property
+    def status(self) -> Path:
+        """What the process does just now, where people label."""
+        return self.path / "status.json"
+
+    @property
+    def review(self) -> Path:
+        """Labelled images that may be labelled wrongly, where people label."""
+        return self.path / "review.json"
+
+    @property
+    def review_pictures(self) -> Path:
+        """Folder of the complements of these."""
+        return self.path / "review"
+
+    @property
     def done(self) -> Path:
         """Is there once a run in which people label has come to its end."""
         return self.path / ".done"

@@ -17,6 +17,9 @@ HOW_TO_GO_ON = (
 PATIENCE = 5.0
 """Seconds that a shutdown may take."""
 
+WITH_PARENT = "BALDVAE_ENDS_WITH_STDIN"
+"""Set in a process that shall end with the one that began it, whose end closes its input."""
+
 WATCH = "baldvae: signals"
 """Name of the thread that watches."""
 
@@ -77,6 +80,20 @@ def watch() -> None:
     threading.Thread(target=watch_for, args=(arrives, sends), name=WATCH, daemon=True).start()
 
 
+def end_with_parent() -> None:
+    """Stop when the process that began this one is gone, however it ended."""
+    if WITH_PARENT not in os.environ:
+        return
+
+    def wait() -> None:
+        with suppress(OSError):
+            while os.read(0, 1):
+                pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="baldvae: parent", daemon=True).start()
+
+
 def watch_for(arrives: socket.socket, _: socket.socket) -> None:
     """Read the numbers of signals as they come, see `watch`."""
     rank_0 = os.getppid() if os.environ.get("LOCAL_RANK", "0") != "0" else None
@@ -97,8 +114,11 @@ def end_at_once(code: int) -> None:
     os._exit(code)
 
 
-def say_how_to_go_on() -> None:
-    """Print the one sentence, on the first of several processes."""
+def say_how_to_go_on(command: str = "") -> None:
+    """Print the one sentence, on the first of several processes, and on the outermost."""
+    if WITH_PARENT in os.environ:
+        return
+    how = "The same command goes on." if command == "label" else HOW_TO_GO_ON
     ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
     if next((rank for rank in ranks if rank is not None), "0") == "0":
-        print(f"baldvae: stopped. {HOW_TO_GO_ON}", file=sys.stderr, flush=True)
+        print(f"baldvae: stopped. {how}", file=sys.stderr, flush=True)
