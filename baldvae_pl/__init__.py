@@ -15,6 +15,7 @@ _NAMES = {
     "data.module": ["PoolDataModule"],
     "data.images": ["Images", "Source"],
     "data.unlabelled": ["UnlabelledFolder"],
+    "labelling.label_studio_oracle": ["LabelStudio"],
     "data.sources": ["CIFAR10", "MNIST", "DataSource", "Digits", "FashionMNIST", "ImageFolder"],
     "modules": ["VAE", "Classifier", "train_vae"],
     "errors": ["SettingError"],

@@ -68,6 +68,7 @@ IGNORED_WARNINGS = (
     "`max_epochs` was not set",  # it follows from the number of rounds
     "is smaller than the logging interval",  # what is logged is of a whole round
     "`weights_only` was not set",  # our own reader takes no code
+    "Total length of `list` across ranks is zero",  # people may have no test images
     "It is recommended to use .*sync_dist=True",  # torchmetrics and `Processes` reduce
     "The `srun` command is available on your system but is not used",
 )

@@ -155,8 +155,9 @@ class RandomSubset(Selection):
                     "own to balance by. Leave it out."
                 )
             order = class_balanced_order(order, candidates.known_labels_N)
-        in_unlabelled = ~torch.isin(order, candidates.labelled)
-        return order[in_unlabelled][: candidates.query_size].sort().values
+        first_N = torch.empty(size, dtype=torch.double)
+        first_N[order] = -torch.arange(size, dtype=torch.double)
+        return candidates.highest(first_N, candidates.query_size).sort().values
 
 
 class Stochastic(Selection):

@@ -24,6 +24,9 @@ def test_purposes_keep_their_numbers() -> None:
         "SUBSET": 10,
         "REPEATS": 11,
         "UNLABELLED_BATCHES": 12,
+        "AUDIT": 13,
+        "AHEAD": 14,
+        "MISTAKES": 15,
     }
 
 

@@ -21,6 +21,7 @@ from baldvae_pl.cli.configs import method_names
 from baldvae_pl.cli.parser import Parser, ShippedConfigFile, check_not_null
 from baldvae_pl.data.module import PoolDataModule
 from baldvae_pl.data.question_file import end_question
+from baldvae_pl.data.unlabelled import UnlabelledFolder
 from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.loop.predictions import Predictions
 from baldvae_pl.loop.pretraining import load_vae, provide_vae
@@ -57,7 +58,7 @@ REFUSED_LIMITS = {
 """Settings of Lightning's Trainer that would end a run at another place, and the way out."""
 
 
-LABELLED_BY_PEOPLE = "UnlabelledFolder"
+LABELLED_BY_PEOPLE = UnlabelledFolder.__name__
 
 FORKING = ("ddp_spawn", "ddp_fork", "ddp_notebook")
 """Strategies of Lightning's that give each process a copy of what this one holds."""
@@ -210,9 +211,8 @@ class BaldVAECLI(LightningCLI):
         self.run: RunFolder | None = None  # an existing folder that this start goes on in
         self.checkpoint: RunCheckpoint | None = None
         fits, experiment = self.subcommand == "fit", self.runs / self.experiment
-        self.asks_people = fits and str(config.data.source.class_path).endswith(
-            f".{LABELLED_BY_PEOPLE}"
-        )
+        source = str(getattr(config.data.source, "class_path", ""))
+        self.asks_people = fits and source.rpartition(".")[2] == LABELLED_BY_PEOPLE
         if ckpt_path == "last":
             self.run, self.checkpoint = newest_run(experiment, begins_again=fits)
             if self.checkpoint is None and not self.changed:

@@ -16,7 +16,9 @@ from typing_extensions import override
 from baldvae_pl.cli.configs import find_config
 from baldvae_pl.complement import Complement
 from baldvae_pl.data.sources import DataSource
+from baldvae_pl.data.unlabelled import UnlabelledFolder
 from baldvae_pl.errors import SettingError
+from baldvae_pl.labelling.label_studio_oracle import LabelStudio
 from baldvae_pl.objective import Objective
 from baldvae_pl.oracle import Oracle
 from baldvae_pl.posterior import Posterior
@@ -54,6 +56,9 @@ MOVED_OPTIONS = {
     "predictions.sort_by_bald": "predictions.sort_by",
 }
 """Options of earlier versions and where they are now."""
+
+KNOWN_BY_NAME = (UnlabelledFolder, LabelStudio)
+"""Classes in files that nothing else here imports: a short name means what is imported."""
 
 SECTIONS = ("model", "data", "acquisition", "vae", "trainer", "predictions")
 

@@ -153,6 +153,8 @@ class AskedPeople:
         if self.folder is not None:
             self._take_spreadsheet(self.folder, round)
             write_question(self.folder, self._as_file(question, why, trained))
+            if hasattr(self.oracle, "folder"):  # it passes the question on to others
+                self.oracle.folder = self.folder.path
         asked = [labels.files[index] for index in indices]
         least_classes = 0 if round else 2
         while (rows := labels.complete_at(asked, self.rows, least_classes)) is None:

@@ -67,8 +67,8 @@ class LabelsFile:
         self.setting = setting
         self.rows: list[Row] = []
         self.complaints: list[str] = []  # about rows that could not be taken
+        self.lock = FileLock(path.with_name(f".{path.name}.lock"), mode=0o666)
         self.generation = 0  # another one whenever all was read anew
-        self._lock = FileLock(path.with_name(f".{path.name}.lock"), mode=0o666)
         self._read_to = 0
         self._tail = b""
         self._layout: tuple[list[str], str] = ([*COLUMNS], ",")
@@ -117,7 +117,7 @@ class LabelsFile:
         if not rows:
             return
         try:
-            with self._lock:
+            with self.lock:
                 self._repair()
                 self.refresh()
                 new = not self.path.exists() or not self.path.stat().st_size
@@ -161,7 +161,7 @@ class LabelsFile:
     def _whole_of(self, new: bytes, whole: int) -> int:
         """Return how much of what is new is whole rows, where the last one has no end."""
         try:
-            with self._lock:  # nobody is writing it now
+            with self.lock:  # nobody is writing it now
                 self._repair()
             with self.path.open("rb") as file:
                 file.seek(self._read_to)
@@ -311,6 +311,8 @@ def why_no_class(name: str, classes: Iterable[str]) -> str | None:
         return "a class needs a name that can be printed"
     if name != name.strip() or len(name) > 100:
         return f"{name!r} begins or ends with a blank, or is longer than 100 characters"
+    if name in (".", "..") or "/" in name or "\\" in name:
+        return f"{name!r} cannot be the name of a folder"
     if name.casefold() in (CANNOT_TELL, WITHDRAWN):
         return f"{name!r} is a word of labels.csv"
     if other := like_another(name, classes):

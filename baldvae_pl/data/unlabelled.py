@@ -50,11 +50,6 @@ class UnlabelledFolder(DataSource):
         self.skip_unreadable = skip_unreadable
         self.cache_folder = cache_folder
         check_classes(self.classes)
-        if len(self.classes) == 1:
-            raise SettingError(
-                f"--data.source.classes: {self.classes[0]!r} alone cannot be told from another. "
-                "Give at least two, or none, to make them while labelling."
-            )
 
     def load(self, root: Path) -> Source:
         """Return the images; a label of W that is not known is -1.
@@ -102,6 +97,11 @@ class UnlabelledFolder(DataSource):
         ]
         classes = [*dict.fromkeys([*self.classes, *sorted({f for f in folders if f})])]
         check_classes(classes)
+        if self.classes and len(classes) == 1:
+            raise SettingError(
+                f"--data.source.classes: {classes[0]!r} alone cannot be told from another. Give at "
+                "least two, or none, to make them while labelling."
+            )
         number = {name: label for label, name in enumerate(classes)}
         labels = torch.tensor([-1 if name is None else number[name] for name in folders])
         # In order of names all of test comes first, so that neither part is copied.

@@ -18,6 +18,7 @@ from baldvae_pl.answer import CANNOT_TELL, WITHDRAWN
 from baldvae_pl.data.labels import CLASS, LabelsFile, Row, Tally, why_no_class
 from baldvae_pl.data.question_file import Asked, OpenQuestion, question_in, read_json
 from baldvae_pl.errors import SettingError
+from baldvae_pl.labelling.curve import has_flattened
 from baldvae_pl.runs.folder import RunFolder
 from baldvae_pl.runs.tables import read_rounds
 
@@ -82,7 +83,8 @@ class Board:
                 "seconds": median(seconds) if seconds else None,
                 "annotators": Counter(row.annotator for row in self._labels.rows if row.label),
                 "process": process,
-                "curve": self._curve(run),
+                "curve": (curve := self._curve(run)),
+                "flat": has_flattened([p["accuracy"] for p in curve if p["accuracy"] is not None]),
                 "review": len(self._review(run)["images"]),
                 "warnings": self._warnings(),
                 "labels": str(self._labels.path),

@@ -55,12 +55,12 @@ def main(arguments: list[str]) -> None:
         SettingError: If the address cannot be used.
     """
     parser = argparse.ArgumentParser("baldvae label", description=DESCRIPTION, allow_abbrev=False)
-    parser.add_argument("--port", type=int, default=8080, help="of the page (default: 8080)")
+    parser.add_argument("--port", type=int, default=8090, help="of the page (default: 8090)")
     parser.add_argument(
         "--host",
         default="127.0.0.1",
         help="address that the page listens on; any other than the default lets other machines in, "
-        "without encryption. `ssh -L 8080:127.0.0.1:8080 HOST` is safer",
+        "without encryption. `ssh -L 8090:127.0.0.1:8090 HOST` is safer",
     )
     parser.add_argument("--no_browser", action="store_true", help="do not open a browser")
     parser.add_argument(

@@ -5,7 +5,8 @@ trainings gets a `Processes` and never a Trainer.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -83,6 +84,23 @@ class Processes:
             result[part] = statistic(self.run(function, images[part]))
         reduced: Tensor = self.trainer.strategy.reduce(result, reduce_op="sum")
         return reduced.cpu()
+
+    @contextmanager
+    def off_the_accelerator(self) -> Iterator[None]:
+        """Leave the accelerator's memory to others, if this is the only process of the run."""
+        module = self.trainer.lightning_module
+        if self.device.type == "cpu" or self.trainer.world_size > 1:
+            yield
+            return
+        modules = [module, *getattr(module, "frozen_autoencoder", [])]
+        for each in modules:
+            each.cpu()
+        torch.accelerator.empty_cache()
+        try:
+            yield
+        finally:
+            for each in modules:
+                each.to(self.device)
 
     def once(self, function: Callable[[], T]) -> T:
         """Call a function on the first process, and return or raise the same on all.

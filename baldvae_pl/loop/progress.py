@@ -23,6 +23,13 @@ def track(trainer: Trainer, work: Sequence[T], description: str) -> Iterator[T]:
     yield from followed
 
 
+def say(trainer: Trainer, phase: str) -> None:
+    """Let the labelling page say what the process does just now."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, LiveStatus) and trainer.is_global_zero:
+            callback.say(phase, now=True)
+
+
 class RoundProgressBar(RichProgressBar):
     """Lightning's rich progress bar, whose epochs have the name that they have here.
 

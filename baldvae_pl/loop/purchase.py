@@ -16,6 +16,7 @@ from baldvae_pl.data.batches import like_w
 from baldvae_pl.data.module import PoolDataModule
 from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.loop.processes import Processes
+from baldvae_pl.loop.progress import say
 from baldvae_pl.loop.scoring import complements_of, mean_probabilities
 from baldvae_pl.oracle import CANNOT_TELL, Oracle, Question
 from baldvae_pl.pool import Pool
@@ -174,7 +175,7 @@ def buy_first_labels(round: Round, selection: Selection | SelectionFunction) -> 
         generator = round.generator(Purpose.AHEAD)
         rest = pool.unlabelled[torch.randperm(len(pool.unlabelled), generator=generator)]
         question = question._replace(ahead=rest[~torch.isin(rest, chosen)][:AHEAD])
-    answers = each.once(lambda: data.ask(question))
+    answers = answers_to(round, question)
     if data.people is not None:
         data.people.take_over(answers)
         pool.give({**answers.labels, **answers.corrections}, round=0)
@@ -212,7 +213,17 @@ def ask(round: Round, purchase: Purchase) -> Answers:
         ahead_scores=None if purchase.ahead is None else purchase.scores_N[purchase.ahead],
         ahead_probs_A_C=purchase.ahead_probs_A_C,
     )
-    return round.each.once(lambda: round.data.ask(question))
+    return answers_to(round, question)
+
+
+def answers_to(round: Round, question: Question) -> Answers:
+    """Return the oracle's answers; the accelerator is free while people think."""
+    each, data = round.each, round.data
+    if data.people is None:
+        return each.once(lambda: data.ask(question))
+    say(each.trainer, "waiting for answers")
+    with each.off_the_accelerator():
+        return each.once(lambda: data.ask(question))
 
 
 def complement(round: Round, policy: Complement, purchase: Purchase) -> tuple[Tensor, Tensor]:

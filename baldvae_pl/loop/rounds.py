@@ -21,6 +21,7 @@ from baldvae_pl.complement import Autoencoder, Complement, Purchase, Uncertain
 from baldvae_pl.data.batches import to_floats
 from baldvae_pl.data.module import PoolDataModule
 from baldvae_pl.errors import SettingError, refused
+from baldvae_pl.labelling.curve import PATIENCE, has_flattened
 from baldvae_pl.loop import scoring, trial
 from baldvae_pl.loop.dashboard import log_purchase, log_round
 from baldvae_pl.loop.guards import check_agreement, check_scores
@@ -251,6 +252,11 @@ class ActiveLearning(Callback):
                 )
         if data.people is not None:
             row |= scoring.interval(row.get("test/acc"), len(data.test.labels))
+            if has_flattened([r["test/acc"] for r in (*self.history, row) if "test/acc" in r]):
+                rank_zero_info(
+                    f"The accuracy has not risen for {PATIENCE} rounds, as far as "
+                    f"{len(data.test.labels)} images can tell: more labels may no longer pay."
+                )
             if not dry_run(trainer) and self.folder is not None:
                 write_review(round, self.folder)
         self.history.append(row)
@@ -389,6 +395,7 @@ class ActiveLearning(Callback):
         keeps = bool(trainer.checkpoint_callbacks) and not dry_run(trainer)
         if round.data.oracle is not None and trained and keeps:
             assert self.folder is not None
+            self._write_tables(trainer)  # for those who look while they are asked
             trainer.save_checkpoint(self.folder.last, weights_only=False)
 
     def _leave_records(self, trainer: Trainer) -> None:
@@ -398,6 +405,10 @@ class ActiveLearning(Callback):
         row = self.history[-1]
         log_round(trainer, row)
         rank_zero_info(in_one_line(row))
+        self._write_tables(trainer)
+
+    def _write_tables(self, trainer: Trainer) -> None:
+        """Write the run's CSV files, as far as it is."""
         if trainer.is_global_zero and not dry_run(trainer):
             assert self.folder is not None
             data = pool_data(trainer)

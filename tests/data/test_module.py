@@ -488,7 +488,7 @@ def test_who_takes_an_answer_back_may_give_another_one_after_a_restart(tmp_path:
     data.ask(question_of(data, torch.tensor([5])))
     with pytest.raises(NotYet):
         start((5, WITHDRAWN), NotYet())
-    assert start((5, 2), (7, 1)) == ({7: 1}, {5: 2})
+    assert start((5, 2), (7, 1))[:2] == ({7: 1}, {5: 2})
 
 
 def test_what_this_run_has_not_bought_is_no_correction(tmp_path: Path) -> None:
@@ -501,7 +501,7 @@ def test_what_this_run_has_not_bought_is_no_correction(tmp_path: Path) -> None:
     again.open_ledger(file)
     again.pool.acquire(torch.tensor([5]), torch.tensor([0]), round=0)
     answers = again.ask(question_of(again, torch.tensor([7]), round=1))
-    assert answers == ({7: 1}, {5: 1})
+    assert answers[:2] == ({7: 1}, {5: 1})
     assert again.ledger.known(1) == {5: 1, 3: 2, 7: 1}  # for the day when 3 is bought
 
 

@@ -220,7 +220,7 @@ def folder_source(tree: Path, **options: object) -> Source:
 def test_image_folder_labels_by_folder_and_names_files(tree: Path) -> None:
     source = folder_source(tree)
     check_source(source)
-    train, test, classes, files, fingerprint, pictures = source
+    train, test, classes, files, fingerprint, pictures, labels_file = source
     assert classes == ["cat", "dog"]
     assert files == ["train/cat/8.png", "train/cat/9.png", "train/dog/1.png", "train/dog/x/2.png"]
     assert train.images.shape == (4, 1, 4, 4)
@@ -229,7 +229,7 @@ def test_image_folder_labels_by_folder_and_names_files(tree: Path) -> None:
     assert test.images[:, 0, 0, 0].tolist() == [5, 4]
     assert test.labels.tolist() == [0, 1]
     assert fingerprint == hashlib.sha256(train.images.numpy().tobytes()).hexdigest()
-    assert pictures is None
+    assert pictures is labels_file is None
 
 
 def test_a_class_may_be_written_in_two_forms_of_unicode(tmp_path: Path) -> None:

@@ -29,7 +29,12 @@ SETTINGS: dict[str, Any] = {
         "eval_batch_size": 128,
         "scoring_batch_size": None,
         "batch_size": 32,
-        "source": {"class_path": "ImageFolder", "init_args": {"cache_folder": None}},
+        "budget": None,
+        "labels": None,
+        "source": {
+            "class_path": "ImageFolder",
+            "init_args": {"cache_folder": None, "classes": None},
+        },
     },
     "vae": {"ckpt_path": None, "shared_path": None, "epochs": 1},
     "trainer": {"precision": None, "devices": 1, "gradient_clip_val": None},
@@ -76,6 +81,16 @@ def test_what_decides_results_may_not(name: str) -> None:
     assert first_difference(SETTINGS, changed(name)) == name
     with pytest.raises(SettingError, match=f"--{name}: other is not what the run of here was"):
         check_same_settings(SETTINGS, changed(name), "here")
+
+
+def test_where_people_label_it_does_not_matter_who_asks_them() -> None:
+    before = changed("data.source.class_path", "baldvae_pl.UnlabelledFolder")
+    now = copy.deepcopy(before)
+    now["data"]["oracle"] = {"class_path": "People", "init_args": {"wait": True}}
+    assert first_difference(before, now) is None
+    other = copy.deepcopy(SETTINGS)
+    other["data"]["oracle"] = {"class_path": "SimulatedPerson"}
+    assert first_difference(SETTINGS, other) == "data.oracle.class_path"
 
 
 def test_a_setting_that_only_one_of_the_two_has_is_a_difference() -> None:
