@@ -179,11 +179,12 @@ class Person:
 
     def shown(self) -> str | None:
         """The image on the screen, once it is there."""
-        name: str | None = self.page.evaluate(
-            "(() => { const i = document.querySelector('#picture img');"
-            " return i && i.complete && i.naturalWidth ? document.body.dataset.shown : null })()"
-        )
+        name: str | None = self.page.evaluate("document.body.dataset.shown || null")
         return name
+
+    def saved(self) -> int:
+        """How many answers the page says were saved."""
+        return int(self.page.evaluate("document.body.dataset.saved || 0"))
 
     def classes(self) -> list[str]:
         names: list[str] = self.page.eval_on_selector_all(
@@ -205,8 +206,9 @@ class Person:
             said = label or self.secret[image]
             if said not in self.classes():
                 self.make_class(said)
+            before = self.saved()
             self.page.keyboard.press("1234567890"[self.classes().index(said)])
-            until(lambda image=image: self.shown() != image, f"the next after {image}")
+            until(lambda before=before: self.saved() > before, f"{image} is saved")
             done.append(image)
         return done
 

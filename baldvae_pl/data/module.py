@@ -172,10 +172,14 @@ class PoolDataModule(LightningDataModule):
     @property
     def test(self) -> Images:
         """Never enters a pool: the source's test images, or the audit as far as it is answered."""
+        return self._test_of(self.classes)
+
+    def _test_of(self, classes: list[str]) -> Images:
+        """Return the test images of these classes; others may have been made since."""
         if self.people is None or len(self.tested.labels):
             return self.tested
         audit = self.pool.in_audit(answered=True)
-        audit = audit[self.pool.labels[audit] < len(self.classes)]
+        audit = audit[self.pool.labels[audit] < len(classes)]
         return Images(self.train.images[audit], self.pool.labels[audit])
 
     @property
@@ -339,7 +343,10 @@ class PoolDataModule(LightningDataModule):
         No loader if people label, and have not answered any of the audit.
         """
         assert self.trainer is not None
-        share, test = (self.trainer.global_rank, self.trainer.world_size), self.test
+        share = (self.trainer.global_rank, self.trainer.world_size)
+        # A round asks for these before it learns the classes that have been made.
+        fits = self.trainer.state.fn == "fit"
+        test = self._test_of(self.all_classes if fits else self.classes)
         if len(test.labels) == 0:
             return []
         batches = TestBatches(len(test.labels), self.eval_batch_size, share)

@@ -158,7 +158,7 @@ class Board:
             raise Refused("There is no answer of yours to take back.")
 
     def make_class(self, name: str, who: str) -> None:
-        """Make a class.
+        """Make a class, unless somebody else has just made it.
 
         Raises:
             Refused: If it cannot be one.
@@ -167,7 +167,7 @@ class Board:
         with self._lock:
             _, labels = self._open()
             if name in self._tally.classes:
-                raise Refused(f"There is a class {name!r} already.")
+                return
             if reason := why_no_class(name, self._tally.classes):
                 raise Refused(f"{reason[0].upper()}{reason[1:]}.")
             labels.append([Row("", name, who, why=CLASS)])

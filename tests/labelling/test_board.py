@@ -108,7 +108,9 @@ def test_classes_are_made_unless_they_are_like_another(tmp_path: Path) -> None:
     board = board_of(tmp_path)
     board.make_class("otter", "Ann")
     assert [c["name"] for c in board.state("t", [])["classes"]] == ["cat", "dog", "otter"]
-    for name, reason in [("otter", "already"), ("Cat", "in case"), ("", "needs a name")]:
+    board.make_class("otter", "Ben")  # at the same time
+    assert len(LabelsFile(tmp_path / "labels.csv").rows) == 1
+    for name, reason in [("Cat", "in case"), ("", "needs a name")]:
         with pytest.raises(Refused, match=reason):
             board.make_class(name, "Ann")
     assert LabelsFile(tmp_path / "labels.csv").rows[0].why == "class"
