@@ -359,10 +359,11 @@ class BaldVAECLI(LightningCLI):
         data = self.datamodule
         data.prepare_data()
         data.setup("fit")
-        self.model.adapt(data.pool.image_shape, len(data.classes))
         data.allow_changes = self.changed
         if self.checkpoint is not None:
-            data.check(self.checkpoint.pools)
+            data.check(self.checkpoint.pools)  # which says what classes its network knows
+        self.model.adapt(data.pool.image_shape, len(data.classes))
+        if self.checkpoint is not None:
             self._check_weights(self.checkpoint)
 
     def _check_weights(self, checkpoint: RunCheckpoint) -> None:

@@ -81,7 +81,7 @@ class Board:
                 "budget": question.budget,
                 "spent": spent,
                 "seconds": median(seconds) if seconds else None,
-                "annotators": Counter(row.annotator for row in self._labels.rows if row.label),
+                "annotators": Counter(row.annotator for row in self._labels.rows if answers(row)),
                 "process": process,
                 "curve": (curve := self._curve(run)),
                 "flat": has_flattened([p["accuracy"] for p in curve if p["accuracy"] is not None]),
@@ -337,6 +337,11 @@ class Board:
             except SettingError:
                 self._seen[path] = (about, None)
         return self._seen[path][1]
+
+
+def answers(row: Row) -> bool:
+    """Whether a row says what an image is."""
+    return bool(row.file and row.label) and row.label != WITHDRAWN
 
 
 def is_number(row: Row) -> bool:

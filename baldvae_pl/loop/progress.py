@@ -43,7 +43,8 @@ class RoundProgressBar(RichProgressBar):
 
     @override
     def _get_train_description(self, current_epoch: int) -> str:
-        return f"{self.noun} {current_epoch}/{(self.trainer.max_epochs or 1) - 1}"
+        last = (self.trainer.max_epochs or 1) - 1  # below 0: as many as the budget allows
+        return f"{self.noun} {current_epoch}" + (f"/{last}" if last >= 0 else "")
 
     @override
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
