@@ -27,6 +27,9 @@ EVERY_TEXT = [*DOCUMENTS, RESULTS, ROOT / "lightning_logs" / "README.md", ROOT /
 OF_OTHERS = {
     *("configs", "methods", "seeds", "jobs", "only", "folder", "baseline"),  # baldvae compare
     *("out", "labels", "accuracies"),  # baldvae report
+    *("host", "page_only"),  # baldvae label
+    *("table", "tree", "copy", "labels"),  # baldvae labels
+    *("file",),  # baldvae tasks
     *("data", "cifar10"),  # benchmarks/speed.py
     *("requeue", "signal"),  # sbatch
     *("logdir", "index-url", "check", "help"),  # tensorboard, pip, ruff
