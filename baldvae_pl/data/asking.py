@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from baldvae_pl.answer import CANNOT_TELL, WITHDRAWN, Answer, Label
@@ -156,6 +156,12 @@ class AskedPeople:
             if hasattr(self.oracle, "folder"):  # it passes the question on to others
                 self.oracle.folder = self.folder.path
         asked = [labels.files[index] for index in indices]
+        if asked:
+            left = "" if self.budget is None else f" {self.budget - self.spent:g} of the budget of "
+            rank_zero_info(
+                f"{len(asked)} images are asked about."
+                + (f"{left}{self.budget} answers are left." if left else "")
+            )
         least_classes = 0 if round else 2
         while (rows := labels.complete_at(asked, self.rows, least_classes)) is None:
             labels.complain()

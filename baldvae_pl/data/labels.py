@@ -121,11 +121,13 @@ class LabelsFile:
                 self._repair()
                 self.refresh()
                 new = not self.path.exists() or not self.path.stat().st_size
-                with self.path.open("ab") as file:
-                    before = file.tell()
+                # Without a buffer, whose rest would be written when the file is closed.
+                with self.path.open("ab", buffering=0) as file:
+                    before = file.seek(0, os.SEEK_END)
                     try:
-                        file.write(self._as_text(rows, header=new))
-                        file.flush()
+                        rest = memoryview(self._as_text(rows, header=new))
+                        while rest:
+                            rest = rest[file.write(rest) :]
                         os.fsync(file.fileno())
                     except OSError:
                         os.ftruncate(file.fileno(), before)

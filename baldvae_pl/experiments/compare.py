@@ -59,6 +59,11 @@ class Run:
         ]
         planned = plan(arguments)
         self.settings, self.changed = planned.settings, planned.changed
+        if planned.config.acquisition.rounds is None:
+            raise SettingError(
+                "--acquisition.rounds: null has no end that a comparison can wait for. Give a "
+                "number."
+            )
         self.rounds: int = planned.config.acquisition.rounds + 1
         vae = place / "vae" / f"{digest_of_vae(yaml.safe_load(planned.settings))}.ckpt"
         self.arguments = [*arguments, f"--vae.shared_path={vae}"]

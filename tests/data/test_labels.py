@@ -2,6 +2,7 @@
 
 import csv
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -162,6 +163,23 @@ def test_what_cannot_be_written_is_said_and_leaves_the_file_as_it_was(
     monkeypatch.undo()
     file.append([Row("b.png", "dog")])
     assert [row.file for row in file.rows] == ["a.png", "b.png"]
+
+
+def test_half_a_row_on_a_full_disk_is_taken_away_again(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    file = LabelsFile(path)
+    file.append([Row("a.png", "cat")])
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 30, limits[1]))
+    try:
+        with pytest.raises(SettingError, match=r"Nothing of this was saved"):
+            file.append([Row(f"{i}.png", "a class with a long name") for i in range(3)])
+        assert path.read_bytes() == before
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    file.append([Row("b.png", "dog")])
+    assert [row.file for row in LabelsFile(path).rows] == ["a.png", "b.png"]
+    assert LabelsFile(path).complaints == []
 
 
 def test_the_file_and_its_folder_are_on_the_disk_before_append_returns(
