@@ -1,6 +1,7 @@
 """Runs whose labels come from people, through the command, on real digits."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -107,6 +108,27 @@ def test_a_run_ends_at_its_question_and_the_same_command_goes_on(
     assert rounds["answers_agreement"].notna().tolist() == [True, True, False]
     bought = pd.read_csv(RUN.acquisitions)
     assert sorted(bought["file"]) == sorted(asked)
+
+
+def test_a_run_goes_on_on_another_machine_with_the_question_that_is_open(
+    secret: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends_waiting()
+    answer_the_question(secret)
+    ends_waiting()
+    before = question_in(RUN.question)
+    other = Path.cwd().parent / "another machine"
+    shutil.copytree(Path.cwd(), other)
+    monkeypatch.chdir(other)
+    ends_waiting()
+    after = question_in(RUN.question)
+    assert before is not None
+    assert after is not None
+    assert (after.asked, after.round, after.rows) == (before.asked, before.round, before.rows)
+    assert after.root == str(other / "digits")
+    answer_the_question(secret)
+    ends_waiting()
+    assert pd.read_csv(RUN.rounds)["labelled"].tolist() == [20, 40]
 
 
 def test_a_table_that_is_filled_in_is_an_answer(secret: dict[str, str]) -> None:
