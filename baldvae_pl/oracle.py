@@ -87,9 +87,11 @@ class Oracle(ABC):
     Attributes:
         waits_for_the_file: Its answers come by the labels file, where people label; `answer` yields
             none, and is called again until all are there.
+        folder: Where people label: that of the run, where the open question lies.
     """
 
     waits_for_the_file = False
+    folder: Path | None = None
 
     @abstractmethod
     def answer(self, question: Question) -> Iterable[Answer]:

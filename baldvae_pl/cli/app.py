@@ -223,7 +223,9 @@ class BaldVAECLI(LightningCLI):
         elif fits and (run := requeued_run(experiment, self.settings)):
             self.run, self.checkpoint = run, newest_checkpoint(run)
         elif self.asks_people:
-            self.run = unfinished_run(experiment, self.settings)
+            self.run = unfinished_run(
+                experiment, self.settings, Path(config.data.root).expanduser()
+            )
             self.checkpoint = None if self.run is None else newest_checkpoint(self.run)
         # What a run leaves lies in a folder of its own, whatever its logger does.
         self.folder = self.run or RunFolder.new(experiment)
@@ -309,10 +311,8 @@ class BaldVAECLI(LightningCLI):
                 module.configure_optimizers()
         rounds.folder = self.folder
         loaded = rounds.uses_vae and load_vae(vae, self.folder, self.checkpoint)
-        begins, self.checkpoint = (
-            self.checkpoint is None,
-            None,
-        )  # the trainer holds it until it has taken it over
+        begins = self.checkpoint is None
+        self.checkpoint = None  # the trainer holds it until it has taken it over
         if self.trainer.is_global_zero and not dry_run(self.trainer):
             self.lock = self.folder.claim(self.settings, self.identity)
         if begins and not dry_run(self.trainer):

@@ -40,12 +40,14 @@ class Answers(NamedTuple):
             people label, also what they answered without being asked.
         classes: Where people label: those that there are now.
         rows: Likewise: how many rows of the labels file say all this.
+        spent: Likewise: what all answers have cost of the budget.
     """
 
     labels: dict[int, Label]
     corrections: dict[int, Label]
     classes: list[str] | None = None
     rows: int = 0
+    spent: float = 0.0
 
 
 class Ledger:

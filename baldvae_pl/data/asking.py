@@ -14,6 +14,7 @@ from torch import Tensor
 
 from baldvae_pl.answer import CANNOT_TELL, WITHDRAWN, Answer, Label
 from baldvae_pl.data.answers import Answers, check_answers
+from baldvae_pl.data.labels import Tally
 from baldvae_pl.data.people import NOBODY_CAN_TELL, UNKNOWN, PeoplesLabels, Said
 from baldvae_pl.data.question_file import (
     Asked,
@@ -21,6 +22,7 @@ from baldvae_pl.data.question_file import (
     answers_in,
     question_in,
     write_question,
+    write_to_label,
 )
 from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.oracle import LabelFunction, NotYet, Oracle, Question
@@ -42,6 +44,7 @@ class AskedPeople:
     Attributes:
         classes: Those that there are by now.
         rows: How many rows of the labels file the pool has taken over.
+        spent: What these have cost of the budget.
         folder: Of the run, where an open question is left; None: nowhere.
         places: Where the images of the checkpoint are, if W has changed since.
     """
@@ -63,13 +66,10 @@ class AskedPeople:
         self.budget = budget
         self.classes = labels.said().classes
         self.rows = 0
+        self.spent = 0.0
         self.folder: RunFolder | None = None
+        self._table_seen: int | None = None
         self.places: Tensor | None = None
-
-    @property
-    def spent(self) -> float:
-        """What the answers that the pool has taken over cost."""
-        return self.labels.said(self.rows).spent
 
     def draw_audit(self, count: int, first: int, seed: int, note: bool) -> None:
         """Choose the images of the audit that are still missing, and take all out of U.
@@ -91,6 +91,7 @@ class AskedPeople:
         labels.complain()
         said = labels.said()
         order = torch.randperm(len(said.labels_N), generator=make_generator(seed, 0, Purpose.AUDIT))
+        first = max(0, first - int((said.labels_N >= 0).sum()))
         free = order[(said.labels_N == UNKNOWN)[order] & ~said.audit_N[order]]
         missing = max(0, count - int(said.audit_N.sum()))
         if missing and missing > len(free) - first:
@@ -121,15 +122,20 @@ class AskedPeople:
 
     def take_over(self, answers: Answers) -> None:
         """Note what belongs to answers beside the labels: how far the file is read, the classes."""
-        self.rows, self.classes = answers.rows, answers.classes or self.classes
+        self.rows, self.spent = answers.rows, answers.spent
+        self.classes = answers.classes or self.classes
 
     def open_question(self, round: int) -> Tensor | None:
         """Return the images of an earlier start's question, if it is of this round."""
         question = self._left_open()
         if question is None or question.round != round:
             return None
-        files, index = [asked.file for asked in question.asked], self.labels.index
-        return torch.tensor([index[file] for file in files if file in index], dtype=torch.long)
+        index = self.labels.index
+        there = [index[asked.file] for asked in question.asked if asked.file in index]
+        indices = torch.tensor(there, dtype=torch.long)
+        open_N = self.pool.in_unlabelled_N.clone()
+        open_N[self.pool.in_audit(answered=False)] = True
+        return indices[open_N[indices]] if open_N[indices].any() else None
 
     def ask(self, question: Question, trained: list[str]) -> Answers:
         """Leave a question where people find it, and wait until all of it is answered.
@@ -152,16 +158,11 @@ class AskedPeople:
         why = ["audit" if i in audit else "query" if round else "first" for i in indices]
         if self.folder is not None:
             self._take_spreadsheet(self.folder, round)
-            write_question(self.folder, self._as_file(question, why, trained))
-            if hasattr(self.oracle, "folder"):  # it passes the question on to others
-                self.oracle.folder = self.folder.path
+            write_question(self.folder, self._as_file(question, why, trained), self._answered())
+            self.oracle.folder = self.folder.path
         asked = [labels.files[index] for index in indices]
         if asked:
-            left = "" if self.budget is None else f" {self.budget - self.spent:g} of the budget of "
-            rank_zero_info(
-                f"{len(asked)} images are asked about."
-                + (f"{left}{self.budget} answers are left." if left else "")
-            )
+            rank_zero_info(f"{len(asked)} images are asked about.{self._budget_left()}")
         least_classes = 0 if round else 2
         while (rows := labels.complete_at(asked, self.rows, least_classes)) is None:
             labels.complain()
@@ -174,13 +175,19 @@ class AskedPeople:
                     name = label if isinstance(label, str) else self.classes[label]
                     who = type(self.oracle).__name__
                     labels.answer(answer.image, name, who, round, why[place])
-            labels.file.refresh()
-            if len(labels.file.rows) == before and not self.oracle.waits_for_the_file:
-                raise SettingError(
-                    f"--data.oracle: it ended with {len(left)} of {len(indices)} images without an "
-                    "answer, or all of one class. An oracle answers all, or raises NotYet to end "
-                    "the run until it can."
-                )
+            while not labels.file.refresh() and len(labels.file.rows) == before:
+                if not self.oracle.waits_for_the_file:
+                    raise SettingError(
+                        f"--data.oracle: it ended with {len(left)} of {len(indices)} images "
+                        "without an answer, or all of one class. An oracle answers all, or raises "
+                        "NotYet to end the run until it can."
+                    )
+                # Nothing has changed, so nothing has to be looked at but these two files.
+                [*self._answers(question.of(torch.tensor(left).long()))]
+                if self.folder is not None:
+                    self._take_spreadsheet(self.folder, round)
+        if self.folder is not None:
+            self._take_spreadsheet(self.folder, round)
         return self._answers_of(labels.said(rows), indices)
 
     def state_dict(self) -> dict[str, Any]:
@@ -189,6 +196,7 @@ class AskedPeople:
             "files": list(self.labels.files),
             "all_classes": self.classes,
             "rows": self.rows,
+            "spent": self.spent,
             "digest": self.labels.file.digest(self.rows),
         }
 
@@ -211,9 +219,12 @@ class AskedPeople:
         """Take over the state that `state_dict` returned, when the pool has taken over its own."""
         # Classes made since then count from the next question on.
         self.classes, self.rows = state["all_classes"], state["rows"]
+        self.spent = state["spent"]
         if state["files"] != self.labels.files:
             self.places = self._where_now(state["files"])
             self.pool.move(self.places, len(self.labels.files))
+            back = self.labels.said(self.rows).audit_N & self.pool.in_unlabelled_N
+            self.pool.keep_for_audit(back.nonzero().flatten())  # gone for a while, and here again
         if self.labels.file.digest(self.rows) != state["digest"]:
             rank_zero_warn(
                 f"{self.labels.file.path} is not the file that this run began with, or its first "
@@ -243,6 +254,7 @@ class AskedPeople:
             {index: label(index) for index in changed if index not in {*asked}},
             classes,
             said.rows,
+            said.spent,
         )
 
     def _left_open(self) -> OpenQuestion | None:
@@ -255,22 +267,48 @@ class AskedPeople:
         except NotYet as error:
             if str(error) or self.folder is None:
                 raise
+            count = len(question.indices)
+            what = (
+                f"{count} images have no label yet."
+                if count
+                else "All labels so far are of one class, and it takes two to train: label others."
+            )
             raise NotYet(
-                f"{len(question.indices)} images have no label yet. Fill in the column label of "
-                f"{self.folder.to_label}, or add rows to {self.labels.file.path}, or answer on "
-                "the page of `baldvae label`. Then the same command goes on."
+                f"{what} Fill in the column label of {self.folder.to_label}, or add rows to "
+                f"{self.labels.file.path}, or answer on the page of `baldvae label`. Then the same "
+                "command goes on."
             ) from None
+
+    def _answered(self) -> dict[str, str]:
+        return Tally(self.labels.declared, self.labels.rows()).labels
+
+    def _budget_left(self) -> str:
+        if self.budget is None:
+            return ""
+        left = self.budget - self.labels.said().spent
+        return f" {left:g} of the budget of {self.budget} answers are left."
 
     def _take_spreadsheet(self, folder: RunFolder, round: int) -> None:
         """Take over what somebody has filled in in ``to_label.csv``."""
+        about = folder.to_label.stat().st_mtime_ns if folder.to_label.exists() else None
+        if about == self._table_seen:
+            return
+        self._table_seen = about
         question, labels = question_in(folder.question), self.labels
         if question is None or question.round != round:
             return
         why = {asked.file: asked.why for asked in question.asked}
         known = {row.file: row.label for row in labels.rows() if row.label}
-        for file, label in answers_in(folder.to_label):
-            if file in why and file in labels.index and known.get(file) != label:
-                labels.answer(labels.index[file], label, folder.to_label.name, round, why[file])
+        filled = {f: x for f, x in answers_in(folder.to_label) if f in why and f in labels.index}
+        new = {file: label for file, label in filled.items() if known.get(file) != label}
+        for file, label in new.items():
+            labels.answer(labels.index[file], label, folder.to_label.name, round, why[file])
+        if new:  # so that nothing is taken over twice, once it has been corrected elsewhere
+            write_to_label(folder.to_label, question, self._answered())
+            self._table_seen = folder.to_label.stat().st_mtime_ns
+            rank_zero_info(
+                f"{len(new)} answers of {folder.to_label} were taken over into {labels.file.path}."
+            )
 
     def _as_file(self, question: Question, why: list[str], trained: list[str]) -> OpenQuestion:
         files = self.labels.files

@@ -17,12 +17,14 @@ such a row is an annotator: the labelling page, a spreadsheet, a script. Nothing
 import csv
 import io
 import os
+import time
 import unicodedata
 import zlib
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from filelock import FileLock
 
@@ -35,8 +37,11 @@ COLUMNS = ("time", "file", "label", "annotator", "seconds", "round", "why")
 AUDIT = "audit"
 CLASS = "class"
 
-TAIL = 64
-"""Bytes by which a file is known to have only grown."""
+LABELS = "labels.csv"
+"""Name of the file, beside the images."""
+
+STILL = 1.0
+"""Seconds after which a file that somebody else writes is taken to be whole."""
 
 
 class Row(NamedTuple):
@@ -54,6 +59,9 @@ class Row(NamedTuple):
 class LabelsFile:
     """The rows of a ``labels.csv``, and a way to add some.
 
+    Reading changes nothing. A last row without an end counts once it is whole and nobody has
+    written for a moment; adding a row ends it first, or cuts it off if it is torn.
+
     Args:
         path: The file; it need not be there yet.
         setting: Option that named it, for error messages.
@@ -65,14 +73,10 @@ class LabelsFile:
     def __init__(self, path: Path, setting: str = "--data.labels") -> None:
         self.path = path
         self.setting = setting
-        self.rows: list[Row] = []
-        self.complaints: list[str] = []  # about rows that could not be taken
         self.lock = FileLock(path.with_name(f".{path.name}.lock"), mode=0o666)
         self.generation = 0  # another one whenever all was read anew
-        self._read_to = 0
-        self._tail = b""
-        self._layout: tuple[list[str], str] = ([*COLUMNS], ",")
-        self._lines = 0
+        self._about: tuple[int, int, int] | None = None  # what the file system said of it
+        self._forget()
         self.refresh()
 
     def refresh(self) -> bool:
@@ -83,29 +87,19 @@ class LabelsFile:
         Raises:
             SettingError: As when it was opened.
         """
-        try:
-            with self.path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                file.seek(max(0, self._read_to - len(self._tail)))
-                if size < self._read_to or file.read(len(self._tail)) != self._tail:
-                    self._forget()
-                    file.seek(0)
-                new = file.read()
-        except FileNotFoundError:
-            changed = bool(self.rows)
+        content, still = self._content()
+        if content is None:
+            return False
+        rows, generation = len(self.rows), self.generation
+        if zlib.crc32(content[: self._read_to]) != self._crc or len(content) < self._read_to:
+            content, still = self._settled()  # it may be half saved
             self._forget()
-            return changed
-        except OSError as error:
-            raise SettingError(
-                f"{self.setting}: {self.path} cannot be read ({error.strerror}). Fix its rights; "
-                "it holds labels that were given."
-            ) from error
-        whole = new.rfind(b"\n") + 1
-        if whole < len(new):  # torn, being written just now, or by an editor that ends no last row
-            whole = self._whole_of(new, whole)
-        if whole:
-            self._take(new[:whole])
-        return whole > 0
+        whole = content.rfind(b"\n") + 1
+        if len(content) > max(whole, self._read_to) and still and self._is_row(content[whole:]):
+            whole = len(content)
+        if whole > self._read_to:
+            self._take(content[self._read_to : whole])
+        return len(self.rows) != rows or self.generation != generation
 
     def append(self, rows: Iterable[Row]) -> None:
         """Write rows; they are on the disk when this returns.
@@ -118,12 +112,13 @@ class LabelsFile:
             return
         try:
             with self.lock:
-                self._repair()
                 self.refresh()
                 new = not self.path.exists() or not self.path.stat().st_size
+                if not new and self._read_to == 0:
+                    raise OSError("it has no header")
                 # Without a buffer, whose rest would be written when the file is closed.
-                with self.path.open("ab", buffering=0) as file:
-                    before = file.seek(0, os.SEEK_END)
+                with self.path.open("r+b" if not new else "w+b", buffering=0) as file:
+                    before = self._end_of_rows(file)
                     try:
                         rest = memoryview(self._as_text(rows, header=new))
                         while rest:
@@ -156,60 +151,84 @@ class LabelsFile:
         return f"{zlib.crc32(text.encode(errors='surrogateescape')):08x}"
 
     def _forget(self) -> None:
-        self.rows, self.complaints, self._read_to, self._tail = [], [], 0, b""
-        self._lines = 0
+        self.rows: list[Row] = []
+        self.complaints: list[str] = []  # about rows that could not be taken
         self.generation += 1
+        self._read_to = self._crc = self._lines = 0
+        self._layout: tuple[list[str], str] = ([*COLUMNS], ",")
 
-    def _whole_of(self, new: bytes, whole: int) -> int:
-        """Return how much of what is new is whole rows, where the last one has no end."""
+    def _content(self) -> tuple[bytes | None, bool]:
+        """Return what the file holds, None if nothing has changed, and whether it keeps still."""
         try:
-            with self.lock:  # nobody is writing it now
-                self._repair()
             with self.path.open("rb") as file:
-                file.seek(self._read_to)
-                repaired = file.read()
-        except (OSError, NotImplementedError):
-            return whole  # to be read once it can be mended
-        return len(new) if repaired[: len(new)] == new and len(repaired) > len(new) else whole
+                about = os.fstat(file.fileno())
+                still = time.time() - about.st_mtime > STILL
+                now = (about.st_ino, about.st_size, about.st_mtime_ns)
+                if now == self._about:
+                    return None, still
+                # Until it keeps still, it is looked at again: times are coarse.
+                self._about = now if still else None
+                return file.read(), still
+        except FileNotFoundError:
+            self._about = None
+            return b"", True
+        except OSError as error:
+            raise SettingError(
+                f"{self.setting}: {self.path} cannot be read ({error.strerror}). Fix its rights; "
+                "it holds labels that were given."
+            ) from error
 
-    def _repair(self) -> None:
-        """End a last row that has no end, or cut it off if it is torn."""
-        if not self.path.exists():
-            return
-        with self.path.open("r+b") as file:
-            content = file.read()
-            whole = content.rfind(b"\n") + 1
-            if whole == len(content):
-                return
-            torn = content[whole:]
-            separator = b";" if b";" in content.split(b"\n", 1)[0] else b","
-            if whole and torn.count(separator) >= content.split(b"\n", 1)[0].count(separator):
-                file.write(b"\n")
-            else:
-                file.truncate(whole)
-                self.complaints.append(
-                    f"a torn last row was cut off, it was never confirmed: {torn[:80]!r}"
-                )
-            file.flush()
-            os.fsync(file.fileno())
+    def _settled(self) -> tuple[bytes, bool]:
+        """Return what the file holds once nobody writes it any more, or after some seconds."""
+        for _ in range(50):
+            self._about = None
+            content, still = self._content()
+            if still:
+                break
+            time.sleep(0.1)
+        return content or b"", still
+
+    def _is_row(self, text: bytes) -> bool:
+        """Whether this has as many cells as a row; a header is taken for one, to be looked at."""
+        names, separator = self._layout
+        cells = cells_of(text.decode("utf-8", "surrogateescape"), separator)
+        return self._read_to == 0 or len(cells) == len(names)
+
+    def _end_of_rows(self, file: Any) -> int:
+        """End a last row that has no end, or cut it off if it is torn; return where rows end."""
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content) and self._is_row(content[whole:]):
+            file.write(b"\n")
+        elif whole < len(content):
+            file.truncate(whole)
+            file.seek(whole)
+            self.complaints.append(
+                f"a torn last row was cut off, it was never confirmed: {content[whole:][:80]!r}"
+            )
+        end: int = file.tell()
+        return end
 
     def _take(self, content: bytes) -> None:
         """Read whole rows that follow what has been read."""
         text = content.decode("utf-8-sig" if self._read_to == 0 else "utf-8", "surrogateescape")
+        lines = text.replace("\r\n", "\n").split("\n")
         if self._read_to == 0:
-            separator = ";" if ";" in text.split("\n", 1)[0] else ","
-            header = text.split("\n", 1)[0].split(separator)
-            self._layout = [cell.strip().strip('"') for cell in header], separator
+            separator = ";" if ";" in lines[0] else ","
+            self._layout = [cell.strip() for cell in cells_of(lines[0], separator)], separator
             if missing := [name for name in COLUMNS if name not in self._layout[0]]:
                 raise SettingError(
                     f"{self.setting}: {self.path} has no column {', '.join(missing)}. Its first "
                     f"row has to be {','.join(COLUMNS)}; cells below may be empty."
                 )
         names, separator = self._layout
-        for cells in csv.reader(io.StringIO(text, newline=""), delimiter=separator):
+        # Each line by itself: a quote that is never closed spoils no other row.
+        for line in lines[:-1] if text.endswith("\n") else lines:
             self._lines += 1
+            cells = cells_of(line, separator)
             if self._lines == 1 or not any(cells):
                 continue
+            cells += [""] * (len(names) - len(cells) if len(cells) > 2 else 0)
             if len(cells) != len(names):
                 self.complaints.append(
                     f"row {self._lines} has {len(cells)} cells instead of {len(names)} and is "
@@ -221,7 +240,7 @@ class LabelsFile:
             row = Row(file=found["file"], **cleaned)
             self.rows.append(row._replace(label=unicodedata.normalize("NFC", row.label)))
         self._read_to += len(content)
-        self._tail = (self._tail + content)[-TAIL:]
+        self._crc = zlib.crc32(content, self._crc)
 
     def _as_text(self, rows: Sequence[Row], header: bool) -> bytes:
         names, separator = self._layout
@@ -234,6 +253,27 @@ class LabelsFile:
             cells = row._replace(time=row.time or now)._asdict()
             writer.writerow([cells.get(name, "") for name in names])
         return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def cells_of(line: str, separator: str) -> list[str]:
+    """Return the cells of a line."""
+    try:
+        return next(csv.reader([line], delimiter=separator), [])
+    except csv.Error:  # longer than a cell may be
+        return []
+
+
+def names_of(files: Iterable[str]) -> dict[str, str]:
+    """Return files by their names in Unicode's form NFC.
+
+    macOS writes é as two characters, others as one; spreadsheets and scripts do as they like.
+    """
+    return {unicodedata.normalize("NFC", name): name for name in files}
+
+
+def as_named(row: Row, names: Mapping[str, str]) -> Row:
+    """Return a row with the name that the file has in a folder."""
+    return row._replace(file=names.get(unicodedata.normalize("NFC", row.file), row.file))
 
 
 class Tally:
@@ -265,12 +305,16 @@ class Tally:
         if not row.label:
             return
         if not row.file:
-            self.classes.setdefault(row.label)
+            self._make(row.label)
             return
         self._last[row.file] = row.label
         self.said.setdefault(row.file, {})[row.annotator] = row.label
         if not self.closed and row.label not in (CANNOT_TELL, WITHDRAWN):
-            self.classes.setdefault(row.label)
+            self._make(row.label)
+
+    def _make(self, name: str) -> None:
+        if name not in self.classes and why_no_class(name, self.classes) is None:
+            self.classes[name] = None
 
     def label(self, file: str) -> str | None:
         """Return a file's class or ``CANNOT_TELL``; None if it has no answer, or no valid one."""
@@ -292,6 +336,26 @@ class Tally:
     def disagreements(self) -> dict[str, dict[str, str]]:
         """By file, what its annotators say, if they do not say the same."""
         return {f: x for f, x in self.said.items() if len({*x.values()} - {WITHDRAWN}) > 1}
+
+    def complaints(self) -> list[str]:
+        """Say what cannot be taken, or not without a word."""
+        found = []
+        for name, count in Counter(self.undeclared.values()).items():
+            like = like_another(name, self.classes)
+            found.append(
+                f"{name!r} is no class ({count:,} images)"
+                + (f", but {like!r} is" if like else "")
+                + ". Until it is one (--data.source.classes, or on the page), or the rows are "
+                "corrected by later ones, these images have no answer"
+            )
+        if several := self.disagreements:
+            file, said = next(iter(several.items()))
+            of = ", ".join(f"{who or 'nobody'}: {what}" for who, what in said.items())
+            found.append(
+                f"annotators disagree about {len(several):,} images, such as {file} ({of}). The "
+                "last answer counts"
+            )
+        return found
 
     def spent(self, cannot_tell_cost: float = 1.0) -> float:
         """Return how much of the budget all answers have cost, a label 1."""

@@ -221,7 +221,8 @@ class PoolDataModule(LightningDataModule):
     def draw_audit(self) -> None:
         """Where people label, choose what the audit of a new run lacks, and take it out of U."""
         if self.people is not None and not self.pool.labels_bought:
-            note = self.trainer is None or self.trainer.is_global_zero
+            dry = self.trainer is not None and self.trainer.fast_dev_run  # type: ignore[attr-defined]
+            note = not dry and (self.trainer is None or self.trainer.is_global_zero)
             self.people.draw_audit(self.audit, self.initial_size, self.seed, note)
 
     def open_question(self, round: int) -> Tensor | None:

@@ -1,7 +1,5 @@
 """What people have answered so far about the images of W, as global indices and classes."""
 
-import unicodedata
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +11,7 @@ from torch import Tensor
 from baldvae_pl.answer import CANNOT_TELL
 from baldvae_pl.data.image_folder import some_of
 from baldvae_pl.data.images import Source
-from baldvae_pl.data.labels import AUDIT, LabelsFile, Row, Tally, like_another
+from baldvae_pl.data.labels import AUDIT, LabelsFile, Row, Tally, as_named, names_of
 from baldvae_pl.errors import SettingError
 
 UNKNOWN = -1
@@ -57,19 +55,13 @@ class PeoplesLabels:
         self.given_N = source.train.labels
         self.cannot_tell_cost = cannot_tell_cost
         self.index = {name: i for i, name in enumerate(files)}
-        # macOS writes é as two characters, others as one; spreadsheets and scripts do as they like.
-        self._same = {unicodedata.normalize("NFC", name): name for name in files}
+        self._names = names_of(files)
         self._complained: set[str] = set()
 
     def rows(self, count: int | None = None) -> list[Row]:
         """Return the first rows, with the names of files as W has them."""
         rows = self.file.rows[:count]
-        return [
-            row
-            if row.file in self.index
-            else row._replace(file=self._same.get(unicodedata.normalize("NFC", row.file), row.file))
-            for row in rows
-        ]
+        return [row if row.file in self.index else as_named(row, self._names) for row in rows]
 
     def said(self, count: int | None = None) -> Said:
         """Return what the first rows say; of all, if no number is given."""
@@ -102,17 +94,19 @@ class PeoplesLabels:
             None if some have no answer yet.
         """
         rows = self.rows()
+        base = min(base, len(rows))  # somebody may have taken rows out
         tally = Tally(self.declared, rows[:base])
+        given = {self.declared[label] for label in self.given_N.unique().tolist() if label >= 0}
         for count in range(base, len(rows) + 1):
             if count > base:
                 tally.take(rows[count - 1])
-            if all(tally.label(file) is not None for file in asked):
-                if not least_classes:
-                    return count
-                said = self.said(count)
-                trained = said.labels_N[(said.labels_N >= 0) & ~said.audit_N]
-                if len(trained.unique()) >= least_classes:
-                    return count
+            if any(tally.label(file) is None for file in asked):
+                continue
+            trained = {
+                x for f, x in tally.labels.items() if f in self.index and f not in tally.audit
+            }
+            if len((trained | given) - {CANNOT_TELL}) >= least_classes:
+                return count
         return None
 
     def keep_for_audit(self, indices: Tensor) -> None:
@@ -139,21 +133,7 @@ class PeoplesLabels:
                 f"{len(unknown):,} files are not among the images ({some_of(unknown)}). Their "
                 "rows stay, for when they come back"
             )
-        for name, count in Counter(tally.undeclared.values()).items():
-            like = like_another(name, tally.classes)
-            found.append(
-                f"{name!r} is no class ({count:,} images)"
-                + (f", but {like!r} is" if like else "")
-                + ". Until it is one (--data.source.classes, or on the page), or the rows are "
-                "corrected by later ones, these images have no answer"
-            )
-        if several := tally.disagreements:
-            file, said = next(iter(several.items()))
-            of = ", ".join(f"{who or 'nobody'}: {what}" for who, what in said.items())
-            found.append(
-                f"annotators disagree about {len(several):,} images, such as {file} ({of}). The "
-                "last answer counts"
-            )
+        found += tally.complaints()
         for text in found:
             if text not in self._complained:
                 self._complained.add(text)

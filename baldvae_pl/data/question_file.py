@@ -6,7 +6,7 @@ people with a spreadsheet, who may answer in its column ``label``. Nothing here 
 
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,8 +64,13 @@ class OpenQuestion(NamedTuple):
     cannot_tell_cost: float
 
 
-def write_question(run: RunFolder, question: OpenQuestion) -> None:
+def write_question(run: RunFolder, question: OpenQuestion, answered: Collection[str] = ()) -> None:
     """Write both files, whole or not at all.
+
+    Args:
+        run: Where to.
+        question: What is asked.
+        answered: Files that have a label already.
 
     Raises:
         SettingError: If they cannot be written.
@@ -74,7 +79,7 @@ def write_question(run: RunFolder, question: OpenQuestion) -> None:
         part: [asked._asdict() for asked in getattr(question, part)] for part in ("asked", "ahead")
     }
     write_json(run.question, content)
-    write_to_label(run.to_label, question)
+    write_to_label(run.to_label, question, answered)
 
 
 def end_question(run: RunFolder) -> None:
@@ -109,12 +114,14 @@ def read_json(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def write_to_label(path: Path, question: OpenQuestion) -> None:
-    """Write ``to_label.csv``, with nothing in the column ``label``."""
+def write_to_label(path: Path, question: OpenQuestion, answered: Collection[str]) -> None:
+    """Write ``to_label.csv``: what has no label yet, with an empty cell for it."""
     with replacing(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(TO_LABEL_COLUMNS)
         for asked in question.asked:
+            if asked.file in answered:
+                continue
             guess = probability = ""
             if asked.probs is not None:
                 best = max(range(len(asked.probs)), key=asked.probs.__getitem__)

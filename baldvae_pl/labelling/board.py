@@ -15,18 +15,28 @@ from statistics import median
 from typing import Any
 
 from baldvae_pl.answer import CANNOT_TELL, WITHDRAWN
-from baldvae_pl.data.labels import CLASS, LabelsFile, Row, Tally, why_no_class
+from baldvae_pl.data.labels import (
+    CLASS,
+    LabelsFile,
+    Row,
+    Tally,
+    as_named,
+    names_of,
+    why_no_class,
+)
 from baldvae_pl.data.question_file import Asked, OpenQuestion, question_in, read_json
 from baldvae_pl.errors import SettingError
 from baldvae_pl.labelling.curve import has_flattened
 from baldvae_pl.runs.folder import RunFolder
 from baldvae_pl.runs.tables import read_rounds
 
-LEASE = 60.0
-"""Seconds for which nobody else is shown an image that somebody has open, and does not renew."""
+LEASE = 10.0
+"""Seconds for which nobody else is shown an image that somebody has open; a page that is there
+renews it every second or two."""
 
 REVIEW = "review"
 UNDO = "undo"
+AHEAD = "ahead"
 
 
 class Refused(Exception):  # noqa: N818 (what the page says to a person)
@@ -49,7 +59,8 @@ class Board:
         self._leases: dict[str, tuple[str, float]] = {}
         self._labels: LabelsFile | None = None
         self._tally = Tally([])
-        self._declared: list[str] = []
+        self._question: OpenQuestion | None = None
+        self._names: dict[str, str] = {}
         self._taken = (0, -1)  # rows, and the generation that they are of
         self._files: dict[str, str] = {}  # by id
         self._seen: dict[Path, tuple[float, Any]] = {}
@@ -76,7 +87,7 @@ class Board:
                     "ahead": sum(tally.label(each.file) is None for each in question.ahead),
                 },
                 "classes": [{"name": name, "count": counts[name]} for name in tally.classes],
-                "open_classes": not question.declared,
+                "one_class": question.round == 0 and len({*counts} - {CANNOT_TELL}) < 2,
                 "cannot_tell": counts[CANNOT_TELL],
                 "budget": question.budget,
                 "spent": spent,
@@ -105,12 +116,16 @@ class Board:
             waiting = self._waiting(question.asked)
             if not waiting and self._budget_left(question) > 0:
                 waiting = self._waiting(question.ahead)
+            ahead = bool(waiting) and waiting[0]["why"] == AHEAD
+            if ahead:  # what others have open will be paid for, too
+                count = min(count, int(self._budget_left(question)) - len(self._leases))
             free = [item for item in waiting if item["id"] not in self._leases]
             later = {image: place for place, image in enumerate(skipped)}
             free.sort(key=lambda item: later.get(item["id"], -1))
-            for item in free[:count]:
+            given = free[: max(0, count)]
+            for item in given:
                 self._leases[item["id"]] = (tab, now + LEASE)
-            return free[:count]
+            return given
 
     def answer(self, who: str, images: list[str], label: str, seconds: float, mode: str) -> None:
         """Write an answer about one image or several; it is on the disk when this returns.
@@ -126,7 +141,7 @@ class Board:
             why = {each.file: each.why for each in (*question.ahead, *question.asked)}
             rows = []
             for file in map(self.file, images):
-                reason = REVIEW if mode == REVIEW or file not in why else why[file]
+                reason = REVIEW if mode == REVIEW else why.get(file, AHEAD)
                 each = f"{seconds / len(images):.1f}"
                 rows.append(Row(file, label, who, each, str(question.round), reason))
             labels.append(rows)
@@ -220,7 +235,10 @@ class Board:
         """
         with self._lock:
             question, _ = self._open()
-            return Path(question.root) / self.file(image)
+            name = Path(self.file(image))
+            if name.is_absolute() or ".." in name.parts:  # as a row of the labels file may say
+                raise Refused("This image is not known here. Load the page again.")
+            return Path(question.root) / name
 
     def complement(self, number: int) -> Path | None:
         """Return the picture of a complement that belongs to an image of the review."""
@@ -249,18 +267,20 @@ class Board:
         question = None if run is None else self._cached(run.question, question_in)
         if question is None:
             return run, None
+        both: tuple[Asked, ...] = (*question.asked, *question.ahead)
         path = Path(question.labels)
         if self._labels is None or self._labels.path != path:
             self._labels, self._taken = LabelsFile(path), (0, -1)
         labels = self._labels
         labels.refresh()
-        if self._taken[1] != labels.generation or list(question.declared) != self._declared:
-            self._declared = list(question.declared)
+        if self._taken[1] != labels.generation or question is not self._question:
+            self._question = question
+            self._names = names_of(each.file for each in both)
             self._tally, self._taken = Tally(question.declared), (0, labels.generation)
         for row in labels.rows[self._taken[0] :]:
-            self._tally.take(row)
+            self._tally.take(as_named(row, self._names))
         self._taken = (len(labels.rows), labels.generation)
-        for each in (*question.asked, *question.ahead):
+        for each in both:
             self._id(each.file)
         return run, question
 
@@ -316,14 +336,7 @@ class Board:
 
     def _warnings(self) -> list[str]:
         assert self._labels is not None
-        found = [*self._labels.complaints]
-        for name, count in Counter(self._tally.undeclared.values()).items():
-            found.append(f"{name!r} is no class, but {count} rows of the labels file say so.")
-        if several := self._tally.disagreements:
-            found.append(
-                f"Annotators disagree about {len(several)} images; the last answer counts."
-            )
-        return found
+        return [*self._labels.complaints, *self._tally.complaints()]
 
     def _cached(self, path: Path, read: Callable[[Path], Any]) -> Any:
         """Return what a file says, read again only after it was replaced."""

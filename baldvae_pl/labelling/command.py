@@ -1,7 +1,7 @@
 """`baldvae label`: the page at once, and beside it a `fit` that asks people and waits for them.
 
-This process needs no torch, so that the page is there in half a second, and stays while the other
-one loads, trains, or has failed.
+This process needs no torch, so that the page is there in half a second, while the other one loads.
+They end together, but for a run that is finished: then the page stays for the review.
 """
 
 import argparse
@@ -26,9 +26,6 @@ from baldvae_pl.runs.files import make_folder
 from baldvae_pl.runs.folder import RUNS, RunFolder, experiment_part
 from baldvae_pl.runs.signals import WITH_PARENT, Stopped
 from baldvae_pl.runs.yaml_files import UNREADABLE, load_yaml
-
-WAITING = 75
-"""Exit code of a `fit` that is to be started again."""
 
 DESCRIPTION = """Label what the classifier asks about, on a page in the browser, while it trains.
 Everything else is an option of `baldvae fit`, for example --data.root and --data.budget; the same
@@ -69,7 +66,7 @@ def main(arguments: list[str]) -> None:
     own, rest = parser.parse_known_args(arguments)
     experiment = experiment_of(rest)
     token = token_of(experiment)
-    fit = Fit(rest)
+    fit = Fit(rest, asks=sets_an_oracle(rest))
     board = Board(lambda: newest(experiment), fit.says)
     server = serve(Page(board, token, own.port, own.host), own.host, own.port)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -99,30 +96,32 @@ class Fit:
 
     Args:
         arguments: Of ``baldvae fit``.
+        asks: Whether they name an oracle of the user's; otherwise people are waited for.
     """
 
-    def __init__(self, arguments: list[str]) -> None:
-        asks = any(argument.startswith("--data.oracle") for argument in arguments)
+    def __init__(self, arguments: list[str], asks: bool = False) -> None:
         waits = [] if asks else ["--data.oracle=People", "--data.oracle.wait=true"]
         self.command = [sys.executable, "-m", "baldvae_pl", "fit", *arguments, *waits]
         self.process: subprocess.Popen[bytes] | None = None
         self.ended: str | None = None
 
     def run(self) -> None:
-        """Run it to its end, again when it asks for that.
+        """Run it to its end.
 
         Raises:
-            SystemExit: With its exit code, if it fails.
+            SystemExit: With its exit code, if it fails or has to wait for something else.
         """
         environment = {**os.environ, WITH_PARENT: "1"}
-        while True:
-            # It reads nothing, but notices by it when this process is gone.
-            self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, env=environment)
-            code = self.process.wait()
-            if code != WAITING:
-                break
+        # It reads nothing, but notices by it when this process is gone.
+        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, env=environment)
+        code = self.process.wait()
+        if code < 0:
+            print(
+                f"baldvae: the training process was killed by signal {-code}. All answers are kept,"
+                " and the same command goes on.",
+                file=sys.stderr,
+            )
         if code:
-            self.ended = "The training process has failed; the terminal says why. Answers are kept."
             sys.exit(code if code > 0 else 128 - code)
         self.ended = "The run is finished."
 
@@ -160,17 +159,34 @@ def serve(page: Page, host: str, port: int) -> Server:
         ) from error
 
 
-def experiment_of(arguments: list[str]) -> Path:
-    """Return the folder of the runs that these options of `fit` make."""
+def options_of(arguments: list[str]) -> tuple[argparse.Namespace, list[dict[str, Any]]]:
+    """Return the options of `fit` that matter here, and what its configurations say."""
     known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     known.add_argument("-c", "--config", action="append", default=[])
     known.add_argument("--trainer.default_root_dir", dest="folder")
     found, _ = known.parse_known_args(arguments)
-    folder = found.folder
+    configs = []
     for config in found.config:
         with suppress(*UNREADABLE):
             settings = load_yaml(Path(config))
-            folder = folder or (settings.get("trainer") or {}).get("default_root_dir")
+            configs.append(settings if isinstance(settings, dict) else {})
+    return found, configs
+
+
+def sets_an_oracle(arguments: list[str]) -> bool:
+    """Whether the user has chosen an oracle other than people."""
+    _, configs = options_of(arguments)
+    chosen = [config.get("data", {}).get("oracle") for config in configs]
+    names = [x.get("class_path", "") if isinstance(x, dict) else x for x in chosen if x]
+    given = any(argument.startswith("--data.oracle") for argument in arguments)
+    return given or any(str(name).rpartition(".")[2] != "People" for name in names)
+
+
+def experiment_of(arguments: list[str]) -> Path:
+    """Return the folder of the runs that these options of `fit` make."""
+    found, configs = options_of(arguments)
+    said = [(config.get("trainer") or {}).get("default_root_dir") for config in configs]
+    folder = found.folder or next(filter(None, reversed(said)), None)
     name = "+".join(map(experiment_part, found.config)) or "default"
     return Path(folder or ".").expanduser().absolute() / RUNS / name
 

@@ -79,8 +79,9 @@ class Page:
         except Refused as error:
             response = as_json({"error": str(error)}, 409)
         except SettingError as error:
-            response = as_json({"error": f"NOT SAVED. {error}"}, 507)
-        except (TypeError, ValueError):
+            lost = request.path in ("/answer", "/undo", "/class")
+            response = as_json({"error": f"NOT SAVED. {error}" if lost else str(error)}, 507)
+        except (TypeError, ValueError, OverflowError):
             response = as_json({"error": "A number was expected."}, 400)
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
@@ -119,9 +120,9 @@ class Page:
             return True
         try:  # who listens on other addresses is known by any of them, but by no name
             ipaddress.ip_address(name.strip("[]"))
+            return not ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
-        return not ipaddress.ip_address(self.host).is_loopback
 
     def is_token(self, given: str) -> bool:
         """Whether this is the token."""

@@ -9,11 +9,9 @@ from typing import NamedTuple
 
 from baldvae_pl.answer import CANNOT_TELL
 from baldvae_pl.data.image_folder import find_images, some_of
-from baldvae_pl.data.labels import LabelsFile, Tally
+from baldvae_pl.data.labels import LABELS, LabelsFile, Tally, as_named, names_of
 from baldvae_pl.errors import SettingError
 from baldvae_pl.runs.tables import write_csv
-
-LABELS = "labels.csv"
 
 
 class Labelled(NamedTuple):
@@ -47,7 +45,8 @@ def main(arguments: list[str]) -> None:
         )
     file = LabelsFile(path, "--labels")
     there = {image.path for image in find_images(own.folder, "folder").images}
-    tally = Tally([], file.rows)
+    names = names_of(there)
+    tally = Tally([], (as_named(row, names) for row in file.rows))
     labelled = labelled_images(there, tally)
     for text in summary(labelled, there, tally, file.complaints):
         print(text)
@@ -95,12 +94,7 @@ def summary(
         lines.append(f"  {CANNOT_TELL}: {unsure:,}")
     if gone := [file for file in answers if file not in there]:
         lines.append(f"{len(gone):,} answers are about files that are not here ({some_of(gone)})")
-    if several := tally.disagreements:
-        lines.append(
-            f"annotators disagree about {len(several):,} images ({some_of([*several])}); the last "
-            "answer counts"
-        )
-    return lines + complaints
+    return lines + tally.complaints() + complaints
 
 
 def make_tree(root: Path, tree: Path, labelled: list[Labelled], copy: bool) -> None:

@@ -18,7 +18,8 @@ def track(trainer: Trainer, work: Sequence[T], description: str) -> Iterator[T]:
     """Yield the work, and let each callback that shows progress follow it."""
     followed: Iterable[T] = work
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, (RoundProgressBar, LiveStatus)):
+        status = isinstance(callback, LiveStatus) and trainer.is_global_zero
+        if status or isinstance(callback, RoundProgressBar):
             followed = callback.track(followed, len(work), description)
     yield from followed
 

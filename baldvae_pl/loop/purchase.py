@@ -159,7 +159,8 @@ def buy_first_labels(round: Round, selection: Selection | SelectionFunction) -> 
         pool.give(known.corrections, round=0)
     chosen: Any = each.once(lambda: data.open_question(0))
     if chosen is None:
-        missing = data.initial_size - len(pool.labelled)
+        allowed = data.budget_left - len(pool.in_audit(answered=False))
+        missing = int(min(data.initial_size - len(pool.labelled), allowed, len(pool.unlabelled)))
         nothing_N = torch.zeros(len(pool.labels))
         chosen = pool.labelled[:0]
         if missing > 0:

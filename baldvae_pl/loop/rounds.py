@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from typing_extensions import override
@@ -42,7 +43,6 @@ from baldvae_pl.loop.purchase import (
 from baldvae_pl.loop.review import write_review
 from baldvae_pl.modules.metrics import check_weights
 from baldvae_pl.options import resolve
-from baldvae_pl.oracle import NotYet
 from baldvae_pl.posterior import Draws, MCDropout, Posterior, PosteriorFunction, eval_mode
 from baldvae_pl.runs.folder import RunFolder
 from baldvae_pl.runs.records import in_one_line, write_acquisitions, write_rounds
@@ -280,17 +280,28 @@ class ActiveLearning(Callback):
         data, module = pool_data(trainer), pl_module
         if data.classes == data.all_classes:
             return
-        if trainer.world_size > 1:
-            raise NotYet("classes were made: the same command goes on with them.")
         new = [name for name in data.all_classes if name not in data.classes]
         rank_zero_info(f"New classes: {', '.join(new)}")
         data.classes = data.all_classes
         adaptable: Any = module
+        if not hasattr(module, "adapt"):
+            raise SettingError(
+                f"{type(module).__name__} lacks adapt, by which it would learn of new classes. "
+                "Declare all by --data.source.classes."
+            )
+        before = adaptable.network.state_dict()
+        torch.manual_seed(derive_seed(data.seed, trainer.current_epoch, Purpose.WEIGHTS))
         adaptable.adapt(data.pool.image_shape, len(data.classes))
+        after = adaptable.network.state_dict()
+        kept = {k: w for k, w in before.items() if w.shape == after[k].shape}
+        adaptable.network.load_state_dict(after | kept)  # for a warm start
         module.to(trainer.strategy.root_device)
         with eval_mode(adaptable.network), torch.no_grad():
             outputs = adaptable.network(to_floats(data.train.images[:1]).to(module.device))
         trial.check_outputs(adaptable.network, outputs.shape[-1], data)
+        if isinstance(trainer.strategy, DDPStrategy):  # which has wrapped the weights of before
+            trainer.strategy.model = module
+            trainer.strategy.configure_ddp()
         trainer.strategy.setup_optimizers(trainer)
 
     def _round(self, trainer: Trainer, pl_module: LightningModule, number: int) -> TrainedRound:

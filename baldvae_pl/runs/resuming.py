@@ -1,6 +1,7 @@
 """Which run a start goes on with, and whether it may."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import yaml
@@ -63,7 +64,15 @@ def requeued_run(experiment: Path, settings: str) -> RunFolder | None:
     return None
 
 
-def unfinished_run(experiment: Path, settings: str) -> RunFolder | None:
+def folder_of(run: RunFolder) -> Path | None:
+    """Return the folder of the images that a run has asked about."""
+    try:
+        return Path(json.loads(run.question.read_text(encoding="utf-8"))["root"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def unfinished_run(experiment: Path, settings: str, root: Path) -> RunFolder | None:
     """Return the newest run of people who label, if it has these settings and goes on.
 
     One that was made with another version does not: a new run begins with all labels.
@@ -71,12 +80,16 @@ def unfinished_run(experiment: Path, settings: str) -> RunFolder | None:
     Args:
         experiment: The folder of its runs.
         settings: Of this start, as YAML.
+        root: Folder of the images.
     """
     runs = [RunFolder(path) for path in experiment.glob("version_*")]
     newest = max(runs, key=lambda run: run.version, default=None)
     if newest is None or newest.done.exists() or not newest.config.is_file():
         return None
     if first_difference(load_settings(newest.config), yaml.safe_load(settings)) is not None:
+        return None
+    if (about := folder_of(newest)) is not None and about != root.absolute() and about.is_dir():
+        rank_zero_info(f"{newest.path} is about {about}: a new run begins.")
         return None
     checkpoint = newest_checkpoint(newest)
     if checkpoint is not None and (checkpoint.version, checkpoint.code) != (

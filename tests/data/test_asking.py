@@ -1,5 +1,7 @@
 """Asking people: the pools follow labels.csv, whatever is written into it, whenever."""
 
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,6 +87,71 @@ def test_what_is_filled_in_in_the_table_is_taken_over_into_the_labels_file(tmp_p
     ]
 
 
+def test_a_table_that_was_taken_over_is_not_taken_over_again(tmp_path: Path) -> None:
+    people = people_of(tmp_path)
+    with pytest.raises(NotYet):
+        people.ask(asked(3, 1), ["cat", "dog"])
+    assert people.folder is not None
+    table = people.folder.to_label
+    table.write_text(table.read_text().replace("d.png,,", "d.png,dog,"))
+    with pytest.raises(NotYet, match="1 images have no label yet"):
+        people_of(tmp_path).ask(asked(3, 1), ["cat", "dog"])
+    assert "d.png" not in table.read_text()  # only what is still open is left in it
+    write(tmp_path, ("d.png", "cat"))  # corrected elsewhere
+    with pytest.raises(NotYet):
+        people_of(tmp_path).ask(asked(3, 1), ["cat", "dog"])
+    assert [row.label for row in LabelsFile(tmp_path / "labels.csv").rows] == ["dog", "cat"]
+
+
+def test_a_table_is_looked_at_while_a_run_waits(tmp_path: Path) -> None:
+    people = people_of(tmp_path, oracle=People(wait=True))
+    assert people.folder is not None
+    table = people.folder.to_label
+
+    def fill() -> None:
+        while not table.exists():
+            time.sleep(0.01)
+        text = table.read_text()
+        table.write_text(text.replace("d.png,,", "d.png,dog,").replace("b.png,,", "b.png,cat,"))
+
+    filling = threading.Thread(target=fill)
+    filling.start()
+    assert people.ask(asked(3, 1), ["cat", "dog"]).labels == {3: 1, 1: 0}
+    filling.join()
+
+
+def test_rows_that_were_taken_out_do_not_make_a_run_wait_for_ever(tmp_path: Path) -> None:
+    write(tmp_path, ("d.png", "dog"), ("b.png", "cat"))
+    people = people_of(tmp_path)
+    people.rows = 9
+    assert people.ask(asked(3, 1), ["cat", "dog"]).labels == {3: 1, 1: 0}
+
+
+def test_a_question_is_not_opened_again_for_what_has_been_answered(tmp_path: Path) -> None:
+    people = people_of(tmp_path)
+    with pytest.raises(NotYet):
+        people.ask(asked(3, 1), ["cat", "dog"])
+    people.pool.acquire(torch.tensor([3]), torch.tensor([1]), 1)
+    again = people.open_question(1)
+    assert again is not None
+    assert again.tolist() == [1]
+    people.pool.acquire(torch.tensor([1]), torch.tensor([1]), 1)
+    assert people.open_question(1) is None
+
+
+def test_an_image_of_the_audit_that_was_gone_for_a_while_is_not_trained_on(tmp_path: Path) -> None:
+    LabelsFile(tmp_path / "labels.csv").append([Row("a.png", "", why="audit")])
+    gone = people_of(tmp_path, source_of(FILES[1:]))
+    gone.take_over(gone.late_answers())
+    state = {"pool": gone.pool.state_dict(), **gone.state_dict()}
+    back = people_of(tmp_path)
+    with pytest.warns(UserWarning, match="1 new images join it"):
+        back.check(state)
+    back.pool.load_state_dict(state["pool"])
+    back.load_state_dict(state)
+    assert back.pool.in_audit(answered=False).tolist() == [0]
+
+
 def test_a_question_is_complete_at_the_row_that_completes_it_whenever_it_is_looked_at(
     tmp_path: Path,
 ) -> None:
@@ -112,7 +179,7 @@ def test_an_answer_taken_back_before_the_last_one_is_awaited_again(tmp_path: Pat
 def test_the_first_question_wants_two_classes(tmp_path: Path) -> None:
     write(tmp_path, ("d.png", "dog"), ("b.png", "dog"))
     people = people_of(tmp_path)
-    with pytest.raises(NotYet):
+    with pytest.raises(NotYet, match="All labels so far are of one class"):
         people.ask(asked(3, 1, round=0), ["cat", "dog"])
     write(tmp_path, ("h.png", "cat"))
     people.labels.file.refresh()

@@ -5,6 +5,8 @@ import os
 import resource
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -57,11 +59,12 @@ def test_what_was_appended_is_read_again_by_any_reader(
 
 def test_a_torn_last_row_is_cut_off_and_said(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
-    path.write_text(f"{HEADER}\n,a.png,cat,,,,\n,b.png,d")
+    path.write_text(f"{HEADER}\n,a.png,cat,,,,\n,b.")
     file = LabelsFile(path)
     assert [row.file for row in file.rows] == ["a.png"]
-    assert "torn" in file.complaints[0]
+    assert path.read_text().endswith(",b.")  # reading changes nothing
     file.append([Row("c.png", "dog")])
+    assert "torn" in file.complaints[0]
     assert [row.file for row in LabelsFile(path).rows] == ["a.png", "c.png"]
 
 
@@ -69,6 +72,10 @@ def test_a_whole_last_row_that_an_editor_has_not_ended_counts(tmp_path: Path) ->
     path = tmp_path / "labels.csv"
     path.write_text(f"{HEADER}\n,a.png,cat,,,,\n,b.png,dog,,,,")
     file = LabelsFile(path)
+    assert [row.file for row in file.rows] == ["a.png"]  # it may be in the midst of writing
+    os.utime(path, (0, 0))
+    assert file.refresh()
+    assert not file.refresh()
     assert [row.file for row in file.rows] == ["a.png", "b.png"]
     assert file.complaints == []
     file.append([Row("c.png", "dog")])
@@ -112,28 +119,71 @@ def test_a_file_that_was_saved_anew_is_read_anew(tmp_path: Path) -> None:
     assert file.rows == []
 
 
-def test_only_what_is_new_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_edit_of_the_same_length_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
-    file, other = LabelsFile(path), LabelsFile(path)
-    other.append([Row(f"{i}.png", "cat") for i in range(100)])
-    file.refresh()
-    taken: list[int] = []
-    take = LabelsFile._take
-    monkeypatch.setattr(
-        LabelsFile, "_take", lambda self, new: (taken.append(len(new)), take(self, new))[1]
-    )
-    other.append([Row("new.png", "dog")])
+    file = LabelsFile(path)
+    file.append([Row(f"{i}.png", "cat") for i in range(100)])
+    path.write_text(path.read_text().replace(",3.png,cat", ",3.png,dog"))
     assert file.refresh()
-    assert max(taken) < 60
-    assert len(file.rows) == 101
-    assert not file.refresh()
+    assert file.rows[3].label == "dog"
+    assert len(file.rows) == 100
+
+
+def test_a_file_that_is_saved_in_pieces_is_read_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    file = LabelsFile(path)
+    file.append([Row(f"{i}.png", "cat") for i in range(100)])
+    content = path.read_bytes()
+
+    def save() -> None:
+        with path.open("wb", buffering=0) as saved:
+            for start in range(0, len(content), 500):
+                saved.write(content[start : start + 500])
+                time.sleep(0.05)
+
+    saving = threading.Thread(target=save)
+    saving.start()
+    time.sleep(0.1)
+    file.refresh()
+    saving.join()
+    assert len(file.rows) == 100
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b'[{"id": 1}]', b"a,b\rc,d\r", b"x" * 5000])
+def test_reading_and_refused_writing_change_no_other_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "export.json"
+    path.write_bytes(content)
+    os.utime(path, (0, 0))
+    with pytest.raises(SettingError, match="has no column time"):
+        LabelsFile(path)
+    path.write_bytes(content)  # just now: it may not be whole yet
+    with pytest.raises(SettingError, match="has no header"):
+        LabelsFile(path).append([Row("a.png", "cat")])
+    assert path.read_bytes() == content
+
+
+def test_a_quote_that_is_never_closed_spoils_no_other_row(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(f'{HEADER}\n,"a.png,cat,,,,\n,b.png,dog,,,,\n')
+    file = LabelsFile(path)
+    assert [row.file for row in file.rows] == ["b.png"]
+    assert file.complaints == ["row 2 has 2 cells instead of 7 and is passed over"]
+
+
+def test_labels_that_cannot_be_classes_make_none() -> None:
+    rows = [Row("a", "ship"), Row("b", "Ship"), Row("c", "../x"), Row("d", "Cannot Tell")]
+    tally = Tally([], rows)
+    assert [*tally.classes] == ["ship"]
+    assert tally.undeclared == {"b": "Ship", "c": "../x", "d": "Cannot Tell"}
+    assert "'Ship' is no class (1 images), but 'ship' is" in tally.complaints()[0]
 
 
 def test_a_row_of_the_wrong_width_is_said_and_stays(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
-    path.write_text(f"{HEADER}\na.png,cat\n,b.png,dog,,,,\n")
+    path.write_text(f"{HEADER}\na.png,cat\n,b.png,dog,,,,\n,d.png,cat\n")
     file = LabelsFile(path)
-    assert [row.file for row in file.rows] == ["b.png"]
+    assert [row.file for row in file.rows] == ["b.png", "d.png"]  # the last cells may be missing
     assert file.complaints == ["row 2 has 2 cells instead of 7 and is passed over"]
     file.append([Row("c.png", "cat")])
     assert "a.png,cat\n" in path.read_text()

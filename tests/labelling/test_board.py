@@ -29,7 +29,8 @@ def test_the_question_comes_first_and_then_the_rest_of_its_ranking(tmp_path: Pat
         give(board, file, "cat")
     assert files_of(board.next("t", [], 9)) == ["c.png"]
     give(board, "c.png", "dog")
-    assert files_of(board.next("t", [], 9)) == FILES[3:]
+    assert files_of(board.next("t", [], 9)) == FILES[3:5]  # of the budget, two are left
+    assert board.next("another tab", [], 9) == []
     give(board, "d.png", "dog")
     give(board, "e.png", "dog")
     assert board.next("t", [], 9) == []  # the budget of five is spent
@@ -66,9 +67,9 @@ def test_nobody_is_shown_what_somebody_else_has_open(
     assert files_of(mine) == FILES[:2]
     assert files_of(board.next("two", [], 2)) == ["c.png"]
     assert files_of(board.next("one", [], 2)) == FILES[:2]  # loaded again: the same go on
-    now += 40
+    now += 8
     board.state("one", [mine[0]["id"]])  # still open, the other one is not
-    now += 40
+    now += 8
     assert files_of(board.next("two", [], 9)) == ["b.png", "c.png"]
 
 
@@ -155,7 +156,8 @@ def test_a_new_question_and_rows_of_others_are_seen_at_once(tmp_path: Path) -> N
     LabelsFile(tmp_path / "labels.csv").append([Row(FILES[0], "cat"), Row(FILES[1], "Cow")])
     state = board.state("t", [])
     assert state["question"]["answered"] == 1
-    assert state["warnings"] == ["'Cow' is no class, but 1 rows of the labels file say so."]
+    (warning,) = state["warnings"]
+    assert warning.startswith("'Cow' is no class (1 images). Until it is one")
     asked = [Asked("e.png", "query", 1)]
     write_question(RunFolder(tmp_path / "version_0"), question_of(tmp_path, round=3, asked=asked))
     assert files_of(board.next("t", [], 9)) == ["e.png"]

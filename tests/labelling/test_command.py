@@ -12,7 +12,7 @@ import pytest
 from conftest import refusal
 from people import desk, until, write_digits
 
-from baldvae_pl.labelling.command import Fit, experiment_of, newest, token_of
+from baldvae_pl.labelling.command import Fit, experiment_of, newest, sets_an_oracle, token_of
 from baldvae_pl.labelling.curve import has_flattened
 from baldvae_pl.runs.folder import RunFolder
 
@@ -73,33 +73,39 @@ def test_an_address_of_another_machine_is_one_sentence(elsewhere: Path) -> None:
     assert said.startswith("--port: 8123 on 203.0.113.7 cannot be used")
 
 
-def test_a_process_that_asks_for_it_is_started_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("code", "ends"), [(0, None), (3, 3), (75, 75), (-9, 137)])
+def test_they_end_with_the_same_exit_code(
+    code: int, ends: int | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    program = (
-        "import os, pathlib, sys; p = pathlib.Path('starts');"
-        "p.write_text(p.read_text() + '.' if p.exists() else '.');"
-        "sys.exit({1: 75, 2: 75}.get(len(p.read_text()), int(sys.argv[1])))"
-    )
-    for code, said in ((0, "finished"), (3, "failed")):
-        Path("starts").unlink(missing_ok=True)
-        fit = Fit([])
-        fit.command = [sys.executable, "-c", program, str(code)]
-        if code:
-            with pytest.raises(SystemExit) as end:
-                fit.run()
-            assert end.value.code == code
-        else:
+    fit = Fit([])
+    how = f"os.kill(os.getpid(), {-code})" if code < 0 else f"sys.exit({code})"
+    fit.command = [sys.executable, "-c", f"import os, sys; {how}"]
+    if ends is None:
+        fit.run()
+        assert fit.says() == {"alive": False, "ended": "The run is finished."}
+    else:
+        with pytest.raises(SystemExit) as end:
             fit.run()
-        assert Path("starts").read_text() == "..."
-        assert said in str(fit.says()["ended"])
-        assert not fit.says()["alive"]
+        assert end.value.code == ends
+        assert ("was killed by signal 9" in capsys.readouterr().err) == (code < 0)
 
 
-def test_an_oracle_of_the_users_is_left_alone() -> None:
-    assert "--data.oracle.wait=true" in Fit(["--config=a.yaml"]).command
-    assert not [x for x in Fit(["--data.oracle=LabelStudio"]).command if x.endswith("wait=true")]
+@pytest.mark.parametrize(
+    ("oracle", "given", "theirs"),
+    [
+        ("", [], False),
+        ("data: {oracle: {class_path: People, init_args: {wait: false}}}", [], False),
+        ("data: {oracle: {class_path: baldvae_pl.LabelStudio}}", [], True),
+        ("data: {oracle: desk.Desk}", [], True),
+        ("", ["--data.oracle=SimulatedPerson"], True),
+    ],
+)
+def test_an_oracle_of_the_users_is_left_alone(
+    elsewhere: Path, oracle: str, given: list[str], theirs: bool
+) -> None:
+    (elsewhere / "a.yaml").write_text(oracle)
+    assert sets_an_oracle(["--config=a.yaml", *given]) == theirs
+    assert ("--data.oracle.wait=true" in Fit([], theirs).command) != theirs
 
 
 def alive(pid: int) -> bool:

@@ -38,7 +38,8 @@ def test_answers_are_counted(photos: Path, capsys: pytest.CaptureFixture[str]) -
         "  dog: 1 test",
         "  cannot tell: 1",
         "1 answers are about files that are not here (unlabelled/gone.png)",
-        "annotators disagree about 1 images (unlabelled/a.png); the last answer counts",
+        "annotators disagree about 1 images, such as unlabelled/a.png (Ann: dog, Ben: cat). The "
+        "last answer counts",
     ]
 
 

@@ -118,7 +118,7 @@ def test_a_run_goes_on_on_another_machine_with_the_question_that_is_open(
     ends_waiting()
     before = question_in(RUN.question)
     other = Path.cwd().parent / "another machine"
-    shutil.copytree(Path.cwd(), other)
+    shutil.move(Path.cwd(), other)
     monkeypatch.chdir(other)
     ends_waiting()
     after = question_in(RUN.question)
@@ -322,3 +322,57 @@ def test_the_review_doubts_a_wrong_label_and_shows_its_complement(secret: dict[s
     assert len(entry["neighbours"]) == 5
     assert liar not in entry["neighbours"]
     assert (RUN.review_pictures / f"{entry['complement']}.png").is_file()
+
+
+def test_another_folder_begins_another_run_and_leaves_the_first_alone(
+    secret: dict[str, str],
+) -> None:
+    ends_waiting()
+    before = RUN.question.read_bytes(), RUN.config.read_bytes()
+    shutil.copytree("digits", "others")
+    Path("others/labels.csv").unlink(missing_ok=True)
+    ends_waiting("--data.root=others")
+    again = RunFolder(RUN.path.with_name("version_1"))
+    assert (RUN.question.read_bytes(), RUN.config.read_bytes()) == before
+    question = question_in(again.question)
+    assert question is not None
+    assert question.root == str(Path.cwd() / "others")
+    assert "is about" in said()
+
+
+def test_two_processes_learn_of_a_class_and_stop_at_the_same_budget(
+    secret: dict[str, str],
+) -> None:
+    two = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--data.budget=50"]
+    ends_waiting(*two)
+    parity = {file: "even" if int(label) % 2 == 0 else "odd" for file, label in secret.items()}
+    answer_the_question(parity)
+    ends_waiting(*two)
+    LabelsFile(LABELS).append([Row("", "zero", why="class")])
+    answer_the_question(parity | {f: "zero" for f, label in secret.items() if label == "0"})
+    ends_waiting(*two)
+    answer_the_question(parity)
+    assert forked([*COMMAND, *two], Path.cwd()) == 0, said()
+    assert "New classes: zero" in said()
+    assert "Connection closed" not in said()
+    assert pd.read_csv(RUN.rounds)["labelled"].tolist() == [20, 40, 50]
+    assert len(answers_of(LABELS)) == 50
+
+
+def test_a_warm_start_keeps_what_it_can_when_a_class_is_made(secret: dict[str, str]) -> None:
+    warm = ["--acquisition.warm_start=true"]
+    ends_waiting(*warm)
+    parity = {file: "even" if int(label) % 2 == 0 else "odd" for file, label in secret.items()}
+    answer_the_question(parity)
+    ends_waiting(*warm)
+    LabelsFile(LABELS).append([Row("", "zero", why="class")])
+    answer_the_question(parity | {f: "zero" for f, label in secret.items() if label == "0"})
+    before = torch.load(RUN.last, weights_only=True)["state_dict"]
+    frozen = [*warm, "--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=1e-12"]
+    ends_waiting(*frozen, "--resume_changed=true", "--ckpt_path=last")
+    after = torch.load(RUN.last, weights_only=True)["state_dict"]
+    same = [name for name, weight in before.items() if weight.shape == after[name].shape]
+    assert len(same) < len(before)
+    assert len(same) > 2
+    for name in same:
+        torch.testing.assert_close(before[name], after[name])
