@@ -62,6 +62,9 @@ class UnlabelledFolder(DataSource):
         parts = [name for name in ("test", "train", "unlabelled") if (root / name).is_dir()]
         sorted_out = "train" in parts or "unlabelled" in parts
         found = find_images(root, "--data.root")
+        if (root / LABELS).exists():  # its own files and its lock need no word
+            own = ("files .csv: 1", "hidden files: 1")
+            found = found._replace(left_out=[text for text in found.left_out if text not in own])
         if sorted_out:
             inside = [image for image in found.images if image.path.split("/", 1)[0] in parts]
             if beside := len(found.images) - len(inside):

@@ -333,6 +333,10 @@ def write_tasks(run: Path, path: Path, images: str | None) -> None:
 
 def read_answers(export: Path, path: Path) -> None:
     """Append the answers of an export to a labels file, and say what could not be taken."""
+    if not export.is_file():
+        raise SettingError(f"EXPORT: there is no file {export}. Name what Label Studio exported.")
+    if not path.parent.is_dir():
+        raise SettingError(f"--labels: there is no folder {path.parent} to write {path.name} to.")
     try:
         rows, complaints = rows_of(export.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, AttributeError, TypeError, csv.Error) as error:
@@ -341,3 +345,5 @@ def read_answers(export: Path, path: Path) -> None:
     print(f"{new:,} of {len(rows):,} answers are new in {path}; older ones are passed over.")
     for text in complaints:
         print(f"{export}: {text}.")
+    if complaints and not rows:
+        raise SettingError(f"EXPORT: no answer in {export} could be taken.")

@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import torch
+from conftest import refusal
 
 from baldvae_pl.data.labels import COLUMNS, LabelsFile, Row
 from baldvae_pl.data.question_file import Asked, OpenQuestion, write_question
@@ -377,7 +378,7 @@ def test_the_command_writes_tasks_and_reads_what_comes_back(
         export.write_text(content)
         with pytest.raises(SettingError, match=r"^EXPORT: .* is no export of Label Studio \(.*\)"):
             main(["import", str(export), f"--labels={labels}"])
-    with pytest.raises(SettingError, match=r"EXPORT: .*none.json is no export"):
+    with pytest.raises(SettingError, match=r"EXPORT: there is no file .*none.json"):
         main(["import", str(tmp_path / "none.json"), f"--labels={labels}"])
 
 
@@ -803,3 +804,11 @@ def test_the_token_comes_from_the_environment(
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", LEGACY)
     with pytest.raises(NotYet):
         oracle.answer(NO_QUESTION)
+
+
+def test_an_export_of_which_nothing_can_be_taken_is_no_success(tmp_path: Path) -> None:
+    export = tmp_path / "export.json"
+    export.write_text('[{"id": 1, "data": {"file": "a.png"}, "annotations": [{"id": 2}]}]')
+    assert "could be taken" in refusal("tasks", "import", str(export), f"--labels={tmp_path}/l.csv")
+    said = refusal("tasks", "import", str(export), "--labels=none/labels.csv")
+    assert said == "--labels: there is no folder none to write labels.csv to."
