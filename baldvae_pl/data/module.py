@@ -346,7 +346,7 @@ class PoolDataModule(LightningDataModule):
         assert self.trainer is not None
         share = (self.trainer.global_rank, self.trainer.world_size)
         # A round asks for these before it learns the classes that have been made.
-        fits = self.trainer.state.fn == "fit"
+        fits = self.people is not None and self.trainer.state.fn == "fit"
         test = self._test_of(self.all_classes if fits else self.classes)
         if len(test.labels) == 0:
             return []

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import baldvae, refusal
 from killed import forked
-from people import answers_of, write_digits
+from people import SETTINGS, answers_of, write_digits
 
 from baldvae_pl.data.labels import LabelsFile, Row
 from baldvae_pl.data.question_file import question_in
@@ -17,21 +17,7 @@ from baldvae_pl.main import main
 from baldvae_pl.modules import Classifier
 from baldvae_pl.runs.folder import RunFolder
 
-SETTINGS = """
-data:
-  source:
-    class_path: UnlabelledFolder
-    init_args: {image_size: 8, channels: 1}
-  root: digits
-  budget: 60
-  initial_labels: 20
-  batch_size: 16
-  steps_per_round: 8
-acquisition: {rounds: null, query_size: 20, mc_samples: 4, complement: NoComplements}
-trainer: {enable_progress_bar: false, enable_model_summary: false, log_every_n_steps: 4}
-"""
-
-COMMAND = ["fit", "--config=p.yaml"]
+COMMAND = ["fit", "--config=p.yaml", "--data.steps_per_round=8"]
 RUN = RunFolder(Path("lightning_logs/p/version_0"))
 LABELS = Path("digits/labels.csv")
 
