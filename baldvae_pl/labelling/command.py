@@ -153,7 +153,9 @@ def serve(page: Page, host: str, port: int) -> Server:
         if in_use:
             raise OSError("it is in use")
         return Server(host, port, page, handler=Silent)
-    except (OSError, OverflowError, SystemExit) as error:
+    except Stopped:
+        raise
+    except (OSError, OverflowError, SystemExit) as error:  # Werkzeug's for an address in use
         raise SettingError(
             f"--port: {port} on {host} cannot be used ({error or 'it is in use'}). Give another."
         ) from error
