@@ -60,7 +60,7 @@ class LabelsFile:
     """The rows of a ``labels.csv``, and a way to add some.
 
     Reading changes nothing. A last row without an end counts once it is whole and nobody has
-    written for a moment; adding a row ends it first, or cuts it off if it is torn.
+    written for a moment; adding a row ends it first. Nothing is ever taken out.
 
     Args:
         path: The file; it need not be there yet.
@@ -118,7 +118,8 @@ class LabelsFile:
                     raise OSError("it has no header")
                 # Without a buffer, whose rest would be written when the file is closed.
                 with self.path.open("r+b" if not new else "w+b", buffering=0) as file:
-                    before = self._end_of_rows(file)
+                    self._end_last_row(file)
+                    before = file.tell()
                     try:
                         rest = memoryview(self._as_text(rows, header=new))
                         while rest:
@@ -194,20 +195,12 @@ class LabelsFile:
         cells = cells_of(text.decode("utf-8", "surrogateescape"), separator)
         return self._read_to == 0 or len(cells) == len(names)
 
-    def _end_of_rows(self, file: Any) -> int:
-        """End a last row that has no end, or cut it off if it is torn; return where rows end."""
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content) and self._is_row(content[whole:]):
-            file.write(b"\n")
-        elif whole < len(content):
-            file.truncate(whole)
-            file.seek(whole)
-            self.complaints.append(
-                f"a torn last row was cut off, it was never confirmed: {content[whole:][:80]!r}"
-            )
-        end: int = file.tell()
-        return end
+    def _end_last_row(self, file: Any) -> None:
+        """End a last row that has no end; a torn one stays, as a row that is passed over."""
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
 
     def _take(self, content: bytes) -> None:
         """Read whole rows that follow what has been read."""
@@ -228,7 +221,6 @@ class LabelsFile:
             cells = cells_of(line, separator)
             if self._lines == 1 or not any(cells):
                 continue
-            cells += [""] * (len(names) - len(cells) if len(cells) > 2 else 0)
             if len(cells) != len(names):
                 self.complaints.append(
                     f"row {self._lines} has {len(cells)} cells instead of {len(names)} and is "

@@ -57,14 +57,15 @@ def test_what_was_appended_is_read_again_by_any_reader(
             assert [row["file"] for row in csv.DictReader(file)] == [row.file for row in rows]
 
 
-def test_a_torn_last_row_is_cut_off_and_said(tmp_path: Path) -> None:
+def test_a_torn_last_row_is_ended_and_said_and_spoils_no_other(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text(f"{HEADER}\n,a.png,cat,,,,\n,b.")
     file = LabelsFile(path)
     assert [row.file for row in file.rows] == ["a.png"]
     assert path.read_text().endswith(",b.")  # reading changes nothing
     file.append([Row("c.png", "dog")])
-    assert "torn" in file.complaints[0]
+    assert file.complaints == ["row 3 has 2 cells instead of 7 and is passed over"]
+    assert "\n,b.\n" in path.read_text()  # nothing is ever taken out of the file
     assert [row.file for row in LabelsFile(path).rows] == ["a.png", "c.png"]
 
 
@@ -183,8 +184,11 @@ def test_a_row_of_the_wrong_width_is_said_and_stays(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text(f"{HEADER}\na.png,cat\n,b.png,dog,,,,\n,d.png,cat\n")
     file = LabelsFile(path)
-    assert [row.file for row in file.rows] == ["b.png", "d.png"]  # the last cells may be missing
-    assert file.complaints == ["row 2 has 2 cells instead of 7 and is passed over"]
+    assert [row.file for row in file.rows] == ["b.png"]
+    assert file.complaints == [
+        f"row {row} has {cells} cells instead of 7 and is passed over"
+        for row, cells in ((2, 2), (4, 3))
+    ]
     file.append([Row("c.png", "cat")])
     assert "a.png,cat\n" in path.read_text()
 
