@@ -21,7 +21,6 @@ from baldvae_pl.cli.configs import method_names
 from baldvae_pl.cli.parser import Parser, ShippedConfigFile, check_not_null
 from baldvae_pl.data.module import PoolDataModule
 from baldvae_pl.data.question_file import end_question
-from baldvae_pl.data.unlabelled import UnlabelledFolder
 from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.loop.predictions import Predictions
 from baldvae_pl.loop.pretraining import load_vae, provide_vae
@@ -45,7 +44,7 @@ from baldvae_pl.runs.resuming import (
     requeued_run,
     unfinished_run,
 )
-from baldvae_pl.runs.settings import check_begun
+from baldvae_pl.runs.settings import LABELLED_BY_PEOPLE, check_begun
 from baldvae_pl.runs.stopping import StopTogether
 
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
@@ -57,8 +56,6 @@ REFUSED_LIMITS = {
 }
 """Settings of Lightning's Trainer that would end a run at another place, and the way out."""
 
-
-LABELLED_BY_PEOPLE = UnlabelledFolder.__name__
 
 FORKING = ("ddp_spawn", "ddp_fork", "ddp_notebook")
 """Strategies of Lightning's that give each process a copy of what this one holds."""

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from baldvae_pl.answer import CANNOT_TELL, WITHDRAWN, Answer, Label
 from baldvae_pl.data.answers import Answers, check_answers
-from baldvae_pl.data.labels import Tally
 from baldvae_pl.data.people import NOBODY_CAN_TELL, UNKNOWN, PeoplesLabels, Said
 from baldvae_pl.data.question_file import (
     Asked,
@@ -24,6 +23,7 @@ from baldvae_pl.data.question_file import (
     write_question,
     write_to_label,
 )
+from baldvae_pl.data.tally import Tally
 from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.oracle import LabelFunction, NotYet, Oracle, Question
 from baldvae_pl.pool import Pool

@@ -11,7 +11,8 @@ from torch import Tensor
 from baldvae_pl.answer import CANNOT_TELL
 from baldvae_pl.data.image_folder import some_of
 from baldvae_pl.data.images import Source
-from baldvae_pl.data.labels import AUDIT, LabelsFile, Row, Tally, as_named, names_of
+from baldvae_pl.data.labels import AUDIT, LabelsFile, Row, as_named, names_of
+from baldvae_pl.data.tally import Tally
 from baldvae_pl.errors import SettingError
 
 UNKNOWN = -1

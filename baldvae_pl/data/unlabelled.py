@@ -9,8 +9,9 @@ import torch
 from baldvae_pl.data.image_cache import read_images
 from baldvae_pl.data.image_folder import Found, find_images, some_of
 from baldvae_pl.data.images import Images, Source
-from baldvae_pl.data.labels import LABELS, like_another, why_no_class
+from baldvae_pl.data.labels import LABELS
 from baldvae_pl.data.sources import DataSource, class_of
+from baldvae_pl.data.tally import like_another, why_no_class
 from baldvae_pl.errors import SettingError
 
 

@@ -15,16 +15,9 @@ from statistics import median
 from typing import Any
 
 from baldvae_pl.answer import CANNOT_TELL, WITHDRAWN
-from baldvae_pl.data.labels import (
-    CLASS,
-    LabelsFile,
-    Row,
-    Tally,
-    as_named,
-    names_of,
-    why_no_class,
-)
+from baldvae_pl.data.labels import CLASS, LabelsFile, Row, as_named, names_of
 from baldvae_pl.data.question_file import Asked, OpenQuestion, question_in, read_json
+from baldvae_pl.data.tally import Tally, why_no_class
 from baldvae_pl.errors import SettingError
 from baldvae_pl.labelling.curve import has_flattened
 from baldvae_pl.runs.folder import RunFolder
@@ -84,7 +77,6 @@ class Board:
                     "round": question.round,
                     "total": len(asked),
                     "answered": sum(tally.label(each.file) is not None for each in asked),
-                    "ahead": sum(tally.label(each.file) is None for each in question.ahead),
                 },
                 "classes": [{"name": name, "count": counts[name]} for name in tally.classes],
                 "one_class": question.round == 0 and len({*counts} - {CANNOT_TELL}) < 2,
@@ -96,7 +88,6 @@ class Board:
                 "process": process,
                 "curve": (curve := self._curve(run)),
                 "flat": has_flattened([p["accuracy"] for p in curve if p["accuracy"] is not None]),
-                "review": len(self._review(run)["images"]),
                 "warnings": self._warnings(),
                 "labels": str(self._labels.path),
             }

@@ -19,8 +19,9 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from baldvae_pl.answer import CANNOT_TELL
-from baldvae_pl.data.labels import LabelsFile, Row, Tally
+from baldvae_pl.data.labels import LabelsFile, Row
 from baldvae_pl.data.question_file import OpenQuestion, question_in
+from baldvae_pl.data.tally import Tally
 from baldvae_pl.errors import SettingError
 from baldvae_pl.runs.files import replacing
 from baldvae_pl.runs.folder import RunFolder

@@ -21,8 +21,9 @@ from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_ope
 from filelock import FileLock
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from baldvae_pl.data.labels import LabelsFile, Tally
+from baldvae_pl.data.labels import LabelsFile
 from baldvae_pl.data.question_file import OpenQuestion, question_in
+from baldvae_pl.data.tally import Tally
 from baldvae_pl.errors import SettingError
 from baldvae_pl.labelling.label_studio import (
     ANNOTATOR,

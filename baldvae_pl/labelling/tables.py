@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from baldvae_pl.answer import CANNOT_TELL
 from baldvae_pl.data.image_folder import find_images, some_of
-from baldvae_pl.data.labels import LABELS, LabelsFile, Tally, as_named, names_of
+from baldvae_pl.data.labels import LABELS, LabelsFile, as_named, names_of
+from baldvae_pl.data.tally import Tally
 from baldvae_pl.errors import SettingError
 from baldvae_pl.runs.tables import write_csv
 

@@ -12,6 +12,9 @@ from baldvae_pl.runs.yaml_files import UNREADABLE, load_yaml
 DECIDE_RESULTS = ("acquisition", "data", "model", "seed_everything", "trainer", "vae")
 """Sections whose settings decide what comes out, but for those that follow."""
 
+LABELLED_BY_PEOPLE = "UnlabelledFolder"
+"""The source whose answers are in a file, whoever asks for them."""
+
 MAY_CHANGE_ON_RESUME = (
     "acquisition.rounds",
     "data.budget",
@@ -32,15 +35,14 @@ TRAINER_SETTINGS_THAT_MATTER = ("precision", "gradient_clip_val", "gradient_clip
 def first_difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
     """Return the first setting in which two runs differ, of those that may not in one run."""
     old, new = flat(before), flat(now)
-    # Where people label, what they answer is in a file, whoever asks for it.
-    labelled_by_people = str(new.get("data.source.class_path")).endswith(".UnlabelledFolder")
+    source = str(new.get("data.source.class_path")).rpartition(".")[2]
     for name in sorted({*old, *new}):
         section, _, option = name.partition(".")
         if section not in DECIDE_RESULTS or old.get(name) == new.get(name):
             continue
         if section == "trainer" and option not in TRAINER_SETTINGS_THAT_MATTER:
             continue
-        if labelled_by_people and name.startswith("data.oracle"):
+        if source == LABELLED_BY_PEOPLE and name.startswith("data.oracle"):
             continue
         if name not in MAY_CHANGE_ON_RESUME:
             return name

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baldvae_pl.data.labels import COLUMNS, LabelsFile, Row, Tally, like_another, why_no_class
+from baldvae_pl.data.labels import COLUMNS, LabelsFile, Row
+from baldvae_pl.data.tally import Tally, like_another, why_no_class
 from baldvae_pl.errors import SettingError
 
 HEADER = ",".join(COLUMNS)

@@ -43,7 +43,7 @@ def test_an_answer_is_a_row_with_all_that_there_is_to_know(tmp_path: Path) -> No
     (row,) = LabelsFile(tmp_path / "labels.csv").rows
     assert row._replace(time="") == Row("b.png", "dog", "Ann", "2.0", "2", "query", "")
     state = board.state("t", [])
-    assert state["question"] == {"round": 2, "total": 3, "answered": 1, "ahead": 3}
+    assert state["question"] == {"round": 2, "total": 3, "answered": 1}
     assert state["classes"] == [{"name": "cat", "count": 0}, {"name": "dog", "count": 1}]
     assert (state["budget"], state["spent"], state["seconds"]) == (5, 1, 2.0)
     assert state["annotators"] == {"Ann": 1}

@@ -23,8 +23,9 @@ import pytest
 import torch
 from pictures import noise, save
 
-from baldvae_pl.data.labels import LabelsFile, Row, Tally
+from baldvae_pl.data.labels import LabelsFile, Row
 from baldvae_pl.data.question_file import Asked, OpenQuestion, write_question
+from baldvae_pl.data.tally import Tally
 from baldvae_pl.errors import SettingError
 from baldvae_pl.labelling import label_studio_oracle
 from baldvae_pl.labelling.label_studio import rows_of, tasks_of
