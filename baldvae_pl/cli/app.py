@@ -329,8 +329,15 @@ class BaldVAECLI(LightningCLI):
 
     def before_validate(self) -> None:
         """Check the data and the checkpoint."""
-        self._need_checkpoint()
+        checkpoint, data = self._need_checkpoint(), self.datamodule
         self._prepare()
+        if data.people is not None:  # only the checkpoint knows the answers of the audit
+            data.load_state_dict(checkpoint.pools)
+            if len(data.test.labels) == 0:
+                raise SettingError(
+                    f"--data.audit: there is nothing to {self.subcommand} on, as this run had "
+                    f"neither an audit nor images in {data.root}/test."
+                )
 
     before_test = before_validate
 

@@ -221,6 +221,18 @@ def test_two_processes_ask_once_and_buy_what_one_buys(secret: dict[str, str]) ->
     assert [len(each) for each in rows] == [60, 60]
 
 
+def test_what_a_run_was_measured_with_is_measured_again_or_said_to_be_missing(
+    secret: dict[str, str],
+) -> None:
+    main([*COMMAND, *simulated("--data.audit=15", "--data.budget=65")])
+    test = ["test", f"--config={RUN.config}", f"--ckpt_path={RUN.last}"]
+    main(test)
+    main([*COMMAND, *simulated("--data.labels=other.csv")])
+    again = RunFolder(RUN.path.with_name("version_1"))
+    said = refusal("test", f"--config={again.config}", f"--ckpt_path={again.last}")
+    assert said.startswith("--data.audit: there is nothing to test on")
+
+
 def test_cannot_tell_costs_what_it_is_said_to_cost(secret: dict[str, str]) -> None:
     free = simulated("--data.oracle.cannot_tell=0.3", "--data.cannot_tell_cost=0")
     main([*COMMAND, *free])
