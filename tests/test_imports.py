@@ -10,7 +10,17 @@ import pytest
 import baldvae_pl
 
 PACKAGE = Path(baldvae_pl.__file__).parent
-WINGS = ["networks", "runs", "data", "labelling", "modules", "loop", "cli", "experiments"]
+WINGS = [
+    "networks",
+    "geometry",
+    "runs",
+    "data",
+    "labelling",
+    "modules",
+    "loop",
+    "cli",
+    "experiments",
+]
 """Each may import itself and those before it."""
 DOORS = {"main", "__main__", "__init__", "moved"}
 """Start everything, so they may import everything."""

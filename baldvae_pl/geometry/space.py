@@ -1,0 +1,36 @@
+"""In which space images are near to each other."""
+
+from typing import Any, Literal
+
+from torch import Tensor
+
+from baldvae_pl.errors import SettingError
+from baldvae_pl.selection import Candidates
+
+Space = Literal["features", "latents", "images"]
+"""What the trained network's ``trunk`` makes of an image, the mean of q(z|x) of the VAE, or what W
+holds, which is the space to take where W is vectors of a frozen network."""
+
+
+def points(candidates: Candidates, indices: Tensor, space: Space) -> Tensor:
+    """Return images of W as points, shape (n, D), float32 on the CPU.
+
+    Args:
+        candidates: Knows how to look at them.
+        indices: Global indices.
+        space: Which numbers of an image are its coordinates.
+
+    Raises:
+        SettingError: If there is no trunk, or no autoencoder.
+    """
+    if space == "features":
+        return candidates.features(indices)
+    if space == "images":
+        return candidates.map(lambda images: images.flatten(1), indices)
+    autoencoder: Any = candidates.autoencoder
+    if autoencoder is None:
+        raise SettingError(
+            "--acquisition: latents are asked for as the space, and the run has no VAE. Take "
+            "features or images."
+        )
+    return candidates.map(lambda images: autoencoder.encode(images)[0].flatten(1), indices)
