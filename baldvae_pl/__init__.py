@@ -29,6 +29,7 @@ _NAMES = {
         "Purchase",
         "Uncertain",
     ],
+    "fixmatch": ["FixMatch"],
     "objective": ["CrossEntropy", "Objective", "Step"],
     "oracle": [
         "CANNOT_TELL",

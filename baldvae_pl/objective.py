@@ -1,7 +1,8 @@
 """Objectives: the loss of a training step of the classifier."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
@@ -31,11 +32,16 @@ class Step(NamedTuple):
 class Objective(ABC):
     """A loss. Options of a subclass are the parameters of its ``__init__``.
 
-    A subclass that learns from unlabelled images says which, and how many a step:
+    A subclass that learns from unlabelled images says which, and how many a step. What it puts into
+    ``measures`` at a step is logged as ``train/<name>``.
     """
 
     unlabelled: Literal["U", "W"] | None = None
     unlabelled_batch_size = 64
+    measures: Mapping[str, Tensor] = MappingProxyType({})
+
+    def on_train_start(self) -> None:
+        """Forget the round before; called before a round's first step."""
 
     @abstractmethod
     def __call__(self, step: Step) -> Tensor:

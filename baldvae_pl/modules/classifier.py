@@ -14,6 +14,7 @@ from typing_extensions import override
 from baldvae_pl.complement import Autoencoder
 from baldvae_pl.data.batches import Batch
 from baldvae_pl.errors import refused
+from baldvae_pl.modules import schedules
 from baldvae_pl.modules.metrics import probability_metrics
 from baldvae_pl.networks import DigitsNet
 from baldvae_pl.networks import augmentation as augmentations
@@ -33,6 +34,9 @@ class Classifier(LightningModule):
         optimizer: Makes the optimizer from the parameters.
         objective: The loss of a training step: an ``Objective``, or the import path of a function
             from a ``baldvae_pl.objective.Step`` to a scalar.
+        schedule: Learning rate within a round: ``one_cycle``, which rises for a quarter of the
+            steps and falls to nothing along a cosine, or the import path of a function from the
+            share of the round that is done to a factor; left out, it is constant.
         augmentation: What the images of a training step go through: ``crop``, ``crop_and_flip``,
             or the import path of a function from images to images; left out, nothing.
     """
@@ -46,6 +50,7 @@ class Classifier(LightningModule):
         optimizer: OptimizerCallable = torch.optim.Adam,
         objective: Objective | Callable[[Step], Any] = CrossEntropy(),
         augmentation: str | Callable[[Tensor], Tensor] | None = None,
+        schedule: str | Callable[[float], float] | None = None,
     ) -> None:
         super().__init__()
         self.given_network: Callable[[], nn.Module] = network  # may leave open what data say
@@ -57,6 +62,9 @@ class Classifier(LightningModule):
         self.objective: Objective | ObjectiveFunction = objective
         self.augment: Callable[[Tensor], Tensor] | None = resolve(
             "--model.augmentation", augmentation, augmentations
+        )
+        self.schedule: Callable[[float], float] | None = resolve(
+            "--model.schedule", schedule, schedules
         )
         self.frozen_autoencoder: list[Autoencoder] = []  # in a list, so that it is no submodule
 
@@ -108,8 +116,23 @@ class Classifier(LightningModule):
         frozen = self.frozen_autoencoder[0] if self.frozen_autoencoder else None
         step = Step(self.network, images, labels, unlabelled, self.autoencoder or frozen)
         loss = self.objective(step)
+        measures = self.objective.measures if isinstance(self.objective, Objective) else {}
+        self.log_dict({f"train/{name}": value for name, value in measures.items()})
         self.log("train/loss", loss, prog_bar=True)
         return loss
+
+    @override
+    def on_train_epoch_start(self) -> None:
+        if isinstance(self.objective, Objective):
+            self.objective.on_train_start()
+
+    @override
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if self.schedule is None:
+            return
+        factor = self.schedule(batch_idx / self.trainer.num_training_batches)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = factor * group.setdefault("initial_lr", group["lr"])
 
     @override
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -67,6 +67,8 @@ class LeNet(TrunkAndHead):
         mean: Of all pixels, subtracted; by default MNIST's.
         std: Of all pixels, divided by.
         image_shape: (channels, height, width); follows from the data, alone it is (1, 28, 28).
+        width: Channels of the first convolution; the second has twice as many.
+        batch_norm: Normalise after each convolution, which learning from unlabelled images needs.
     """
 
     def __init__(
@@ -75,11 +77,13 @@ class LeNet(TrunkAndHead):
         mean: float = 0.1307,
         std: float = 0.3081,
         image_shape: ImageShape | None = None,
+        width: PositiveInt = 32,
+        batch_norm: bool = False,
     ) -> None:
         shape = image_shape or (1, 28, 28)
         super().__init__(
-            two_pooled_convolutions(shape, mean, std, 32, 64),
-            dropout_head(64 * pooled_twice(shape), num_classes or 10),
+            two_pooled_convolutions(shape, mean, std, width, 2 * width, batch_norm),
+            dropout_head(2 * width * pooled_twice(shape), num_classes or 10),
         )
 
 
@@ -170,7 +174,7 @@ def two_convolutions(shape: ImageShape, mean: float, std: float, padding: int) -
 
 
 def two_pooled_convolutions(
-    shape: ImageShape, mean: float, std: float, first: int, second: int
+    shape: ImageShape, mean: float, std: float, first: int, second: int, batch_norm: bool = False
 ) -> nn.Sequential:
     """Return a trunk of two 5×5 convolutions with so many channels out, each pooled."""
     channels = shape[0]
@@ -178,9 +182,13 @@ def two_pooled_convolutions(
         Normalize((mean,) * channels, (std,) * channels),
         nn.Conv2d(channels, first, 5),
         nn.MaxPool2d(2),
+        *(
+            [nn.BatchNorm2d(first)] if batch_norm else []
+        ),  # after pooling, for a quarter of the work
         nn.ReLU(),
         nn.Conv2d(first, second, 5),
         nn.MaxPool2d(2),
+        *([nn.BatchNorm2d(second)] if batch_norm else []),
         nn.ReLU(),
         nn.Flatten(),
     )

@@ -1,0 +1,86 @@
+"""Views of an image: the same class, seen differently.
+
+Float images in [0, 1] of shape (n, channels, height, width), on any device -> as many. All that is
+drawn comes from torch's global generator on the CPU, so that every accelerator sees the same views.
+Vectors of shape (n, features), which cannot be moved, lose some of their numbers instead.
+"""
+
+from math import radians
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+HOLE = 0.3
+"""Side of the square that a strong view lacks, of the image's."""
+
+DIMMED = 0.4
+"""Brightness, contrast and colour of a strong view lie within 1 ± this."""
+
+LOST = 0.3
+"""Share of a vector's numbers that a strong view lacks."""
+
+
+def weak_view(images: Tensor) -> Tensor:
+    """Return images turned by up to 8°, scaled by up to 8 % and shifted by up to 10 %."""
+    return images if images.ndim == 2 else moved(images, 8, 0.08, 0.1, 0)
+
+
+def strong_view(images: Tensor) -> Tensor:
+    """Return images turned by up to 20°, scaled by up to 20 %, slanted, shifted and with a hole.
+
+    Colour images are also brighter or darker, of more or less contrast and colour.
+    """
+    if images.ndim == 2:
+        return F.dropout(images, LOST)
+    images = moved(images, 20, 0.2, 0.1, 0.25)
+    if images.shape[1] == 3:
+        images = dimmed(images)
+    return with_hole(images)
+
+
+def moved(images: Tensor, degrees: float, scale: float, shift: float, shear: float) -> Tensor:
+    """Return each image turned, scaled, shifted and slanted, on black; colour ones on a mirror.
+
+    Args:
+        images: In [0, 1].
+        degrees: The largest angle.
+        scale: The largest change of width, and of height, as a share.
+        shift: The largest shift in each direction, as a share of the image.
+        shear: How far the lower edge is slanted to a side at most, as a share of half a height.
+    """
+    angle, wide, high, right, down, slant = (torch.rand(6, len(images)) * 2 - 1).unbind()
+    cos, sin = (angle * radians(degrees)).cos(), (angle * radians(degrees)).sin()
+    wide, high = 1 + scale * wide, 1 + scale * high
+    rows = [torch.stack([cos / wide, -sin / wide + shear * slant, 2 * shift * right], 1)]
+    rows += [torch.stack([sin / high, cos / high, 2 * shift * down], 1)]
+    theta_n_2_3 = torch.stack(rows, 1).to(images.device)
+    grid = F.affine_grid(theta_n_2_3, list(images.shape), align_corners=False)
+    outside = "reflection" if images.shape[1] == 3 else "zeros"
+    found = F.grid_sample(images.float(), grid, padding_mode=outside, align_corners=False)
+    return found.to(images.dtype)
+
+
+def dimmed(images: Tensor) -> Tensor:
+    """Return each image with another brightness, contrast and saturation."""
+    factors = 1 + DIMMED * (torch.rand(3, len(images), 1, 1, 1) * 2 - 1)
+    brightness, contrast, saturation = factors.to(images)
+    grey = images.mean(1, keepdim=True)
+    images = grey + saturation * (images - grey)
+    mean = images.mean((1, 2, 3), keepdim=True)
+    found: Tensor = brightness * (mean + contrast * (images - mean))
+    return found.clamp(0, 1)
+
+
+def with_hole(images: Tensor) -> Tensor:
+    """Return each image without a square at a random place: `HOLE` of it, black, or grey in colour.
+
+    The square's centre is anywhere in the image (DeVries and Taylor 2017, "Cutout").
+    """
+    size, channels, *sides = images.shape
+    away = [
+        (torch.arange(side) - torch.randint(side, (size, 1))).abs() <= HOLE * side / 2
+        for side in sides
+    ]
+    inside = (away[0][:, None, :, None] & away[1][:, None, None, :]).to(images.device)
+    return images.masked_fill(inside, 0.5 if channels == 3 else 0.0)
