@@ -21,6 +21,10 @@ _NAMES = {
     "errors": ["SettingError"],
     "acquisition": ["NetworkScore"],
     "epig": ["EPIG"],
+    "geometry.badge": ["BADGE"],
+    "geometry.cover": ["ProbCover"],
+    "geometry.diverse": ["ClusterMargin", "KCenter"],
+    "geometry.typical": ["Typical"],
     "complement": [
         "AllNew",
         "Autoencoder",

@@ -23,7 +23,7 @@ from torch.special import entr
 from baldvae_pl.complement import Autoencoder
 from baldvae_pl.errors import SettingError
 from baldvae_pl.pool import class_balanced_order
-from baldvae_pl.posterior import Draws
+from baldvae_pl.posterior import Draws, eval_mode
 
 MOST_CANDIDATES = 4096
 """`BatchBALD` chooses among so many images: its memory is that of their log-probabilities."""
@@ -53,6 +53,7 @@ class Candidates:
         image_shape: Of an image of W.
         known_labels_N: The labels that the data set came with, for protocols of the literature that
             begin with as many of each class. Nothing else may look at them.
+        num_classes: Number of classes that have a name so far.
     """
 
     priorities_N: Tensor  # noqa: N815
@@ -66,6 +67,13 @@ class Candidates:
     autoencoder: Autoencoder | None = None
     image_shape: tuple[int, ...] = ()
     known_labels_N: Tensor | None = None  # noqa: N815
+    num_classes: int = 0
+
+    @property
+    def unlabelled(self) -> Tensor:
+        """Global indices of U, ascending."""
+        size = len(self.priorities_N)
+        return self.highest(torch.zeros(size), size)
 
     def log_probs(self, indices: Tensor) -> Tensor:
         """Return log_probs_n_T_C of these images, under the round's draws."""
@@ -84,7 +92,8 @@ class Candidates:
                 "--acquisition.selection: it asks for features, but the network has no trunk. "
                 "Give it a trunk and a head, or choose another selection."
             )
-        return self.map(lambda images: network.trunk(images).flatten(1), indices)
+        with eval_mode(network):
+            return self.map(lambda images: network.trunk(images).flatten(1), indices)
 
 
 class Synthesised(NamedTuple):
