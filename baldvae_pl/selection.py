@@ -53,7 +53,6 @@ class Candidates:
         image_shape: Of an image of W.
         known_labels_N: The labels that the data set came with, for protocols of the literature that
             begin with as many of each class. Nothing else may look at them.
-        num_classes: Number of classes that have a name so far.
     """
 
     priorities_N: Tensor  # noqa: N815
@@ -67,7 +66,6 @@ class Candidates:
     autoencoder: Autoencoder | None = None
     image_shape: tuple[int, ...] = ()
     known_labels_N: Tensor | None = None  # noqa: N815
-    num_classes: int = 0
 
     @property
     def unlabelled(self) -> Tensor:

@@ -1,7 +1,10 @@
 """Clusters of points, the same on every run and every process."""
 
+import warnings
+
 import torch
 from sklearn.cluster import KMeans, MiniBatchKMeans
+from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -23,5 +26,7 @@ def k_means(points_N_D: Tensor, clusters: int, generator: torch.Generator) -> Te
     kind = KMeans if len(points_N_D) <= FEW_POINTS else MiniBatchKMeans
     seed = int(torch.randint(2**31, (), generator=generator))
     fitted = kind(min(clusters, len(points_N_D)), n_init=3, random_state=seed)
-    with threadpool_limits(1):  # several threads add up in an order that differs from run to run
+    # Several threads add up in an order that differs from run to run.
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of points that are alike
         return torch.from_numpy(fitted.fit_predict(points_N_D.numpy())).long()

@@ -3,19 +3,17 @@
 import numpy as np
 import torch
 from jsonargparse.typing import PositiveFloat
-from sklearn.metrics import pairwise_distances_argmin_min
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from baldvae_pl.geometry.clusters import k_means
 from baldvae_pl.geometry.space import Space, points, some_of
 from baldvae_pl.selection import Candidates, Selection
 
 MOST_POINTS = 5_000
 """The graph of neighbours is that of so many images of U at random, and bounds memory."""
 
-PURITY = 0.95
-"""The radius of ``None``: so large a share of balls lies within one cluster."""
+FOR_DISTANCES = 1_000
+"""How far images are from each other is measured among so many."""
 
 
 class ProbCover(Selection):
@@ -25,9 +23,13 @@ class ProbCover(Selection):
     first labels and while labels are few: no prediction is looked at. Balls of labelled images
     cover too. Chosen are images among 5,000 of U at random, which stand for all to be covered.
 
+    The paper's own rule for the radius, that 95 % of the balls lie within one k-means cluster, is
+    for self-supervised features whose clusters are apart. In the latents of a VAE they touch, and
+    its balls are so small that ten of them all lie in the densest class of MNIST.
+
     Args:
-        radius: Of a ball, in the units of the space. Null: as the paper has it, the largest one
-            with which 95 % of all balls lie within one cluster, with k-means clusters for classes.
+        radius: Of a ball, in the units of the space. Null: that of which |L| + K balls that hold
+            as many images as the mean ball would hold half of all.
         space: In which images are near to each other: ``latents`` of the VAE, ``features`` of the
             trained network, which there are not before round 0, or ``images`` themselves, the
             space for vectors of a frozen network.
@@ -45,7 +47,8 @@ class ProbCover(Selection):
         count, generator = candidates.query_size, candidates.generator
         unlabelled = some_of(candidates.unlabelled, max(MOST_POINTS, count), generator)
         points_N_D = points(candidates, unlabelled, self.space)
-        radius = self.radius or pure_radius(points_N_D, candidates.num_classes, generator)
+        balls = len(candidates.labelled) + count
+        radius = self.radius or fitting_radius(points_N_D, balls, generator)
         nearest = NearestNeighbors(radius=radius).fit(points_N_D.numpy())
         covers_N_N = nearest.radius_neighbors_graph(points_N_D.numpy())
         uncovered_N = np.ones(len(unlabelled))
@@ -64,18 +67,13 @@ class ProbCover(Selection):
         return unlabelled[chosen]
 
 
-def pure_radius(points_N_D: Tensor, clusters: int, generator: torch.Generator) -> float:
-    """Return the largest radius with which `PURITY` of the balls lie within one cluster.
+def fitting_radius(points_N_D: Tensor, balls: int, generator: torch.Generator) -> float:
+    """Return the radius with which so many balls of mean content hold half of all points.
 
-    That is the quantile of the distances of points to the nearest point of another cluster. If no
-    cluster but one has points, it is the largest distance to the mean.
+    It is the quantile 1 / (2 balls) of the distances between two points, of a thousand of them.
     """
-    cluster_N = k_means(points_N_D, max(2, clusters), generator)
-    foreign = []
-    for cluster in cluster_N.unique():
-        inside, outside = points_N_D[cluster_N == cluster], points_N_D[cluster_N != cluster]
-        if len(outside):
-            foreign.append(pairwise_distances_argmin_min(inside.numpy(), outside.numpy())[1])
-    if not foreign:
-        return float((points_N_D - points_N_D.mean(0)).norm(dim=1).max()) or 1.0
-    return float(np.quantile(np.concatenate(foreign), 1 - PURITY, method="lower"))
+    some = torch.randperm(len(points_N_D), generator=generator)[:FOR_DISTANCES]
+    if len(some) < 2:
+        return 0.0
+    distances = torch.pdist(points_N_D[some]).numpy()
+    return float(np.quantile(distances, 0.5 / balls))

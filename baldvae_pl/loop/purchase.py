@@ -67,7 +67,6 @@ class Round:
             autoencoder=self.autoencoder,
             image_shape=data.pool.image_shape,
             known_labels_N=None if data.people else data.train.labels,
-            num_classes=len(data.classes),
         )
 
 

@@ -68,10 +68,11 @@ class ActiveLearning(Callback):
             ``variation_ratios``, ``mean_std``, ``EPIG``, the import path of a function from
             ``log_probs_N_T_C`` to ``scores_N``, or a ``NetworkScore``.
         selection: Which images are bought together, given these scores: ``TopK``; ``Power``,
-            ``Softmax`` or ``Softrank``, which sample; ``BatchBALD``; ``Random``; or the import path
-            of a function from ``Candidates`` to indices.
+            ``Softmax`` or ``Softrank``, which sample; ``BatchBALD``; ``ClusterMargin``, the diverse
+            among the best; ``BADGE``, ``KCenter``, ``Typical`` or ``ProbCover``, which look at no
+            scores; ``Random``; or the import path of a function from ``Candidates`` to indices.
         initial_selection: The same for the first labels, before there is a network:
-            ``RandomSubset``.
+            ``RandomSubset``, ``Typical``, ``ProbCover`` or ``KCenter``.
         complement: Who gets a complement: ``Uncertain`` (BALD-VAE), ``NoComplements`` (BALD-O),
             ``AllNew`` (VAE-All), ``Duplicate`` (control), or the import path of a ``Complement``.
         posterior: Bayesian approximation: ``MCDropout``, ``Deterministic``, or the import path of a
@@ -147,6 +148,8 @@ class ActiveLearning(Callback):
         need = trial.needs_disagreement(self.function, self.selection, self.complement)
         trial.check_network(module.network, self.posterior, self.mc_samples, data, need)
         trial.check_function(self.function, module.network, data)
+        trial.check_space("--acquisition.initial_selection", self.initial_selection, None)
+        trial.check_space("--acquisition.selection", self.selection, module.network)
         self.uses_vae = self.needs_vae(pl_module)
         autoencoder = self._autoencoder(pl_module)
         trial.check_autoencoder(self.complement, autoencoder, self.uses_vae, data)

@@ -184,6 +184,29 @@ def check_network(
             )
 
 
+def check_space(setting: str, selection: Any, network: nn.Module | None) -> None:
+    """Raise a SettingError if a selection looks at features, and there are none.
+
+    Args:
+        setting: ``--acquisition.selection``, or that of the first labels.
+        selection: To be asked for its ``space``.
+        network: None before round 0.
+    """
+    if getattr(selection, "space", None) != "features":
+        return
+    if network is None:
+        raise SettingError(
+            f"{setting}.space: features are those of the trained network, and there is none before "
+            "round 0. Take latents or images."
+        )
+    if not hasattr(network, "trunk"):
+        raise SettingError(
+            f"{setting}.space: features are what a network's trunk makes, and "
+            f"{type(network).__name__} has none. Give it a trunk and a head, or take latents or "
+            "images."
+        )
+
+
 def check_outputs(network: nn.Module, outputs: int, data: PoolDataModule) -> None:
     """Raise a SettingError if a network does not have an output for each class."""
     if outputs != (classes := len(data.classes)):

@@ -25,6 +25,7 @@ from baldvae_pl import (
     Digits,
     Duplicate,
     Images,
+    KCenter,
     NetworkScore,
     NoComplements,
     NotYet,
@@ -138,6 +139,16 @@ def test_epig_needs_draws_that_disagree(tmp_path: Path) -> None:
     )
     with pytest.raises(SettingError, match=r"1 draw cannot .* --acquisition\.function EPIG needs"):
         fit(tmp_path, rounds)
+
+
+def test_features_that_there_are_not_are_no_space(tmp_path: Path) -> None:
+    choose = KCenter(space="features")
+    plain = {"rounds": 1, "complement": NoComplements(), "mc_samples": 3}
+    with pytest.raises(SettingError, match=r"^--acquisition\.initial_selection\.space: features"):
+        fit(tmp_path, ActiveLearning(initial_selection=choose, **plain))
+    trunkless = Classifier(lambda: nn.Sequential(nn.Dropout(0.2), no_dropout()))
+    with pytest.raises(SettingError, match=r"^--acquisition\.selection\.space: .* Sequential has"):
+        fit(tmp_path, ActiveLearning(selection=choose, **plain), trunkless)
 
 
 def no_dropout() -> nn.Module:
