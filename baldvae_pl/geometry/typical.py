@@ -17,6 +17,9 @@ MOST_POINTS = 100_000
 NEIGHBOURS = 20
 """An image is typical if so many others of its cluster are near."""
 
+LEAST_CLUSTERS = 25
+"""Classes share clusters if these are fewer: the first 10 labels then hold fewer of them."""
+
 TOO_SMALL = 5
 """A cluster of so few images is odd, and comes last."""
 
@@ -26,9 +29,9 @@ class Typical(Selection):
 
     TypiClust (Hacohen et al. 2022, "Active Learning on a Budget: Opposite Strategies Suit High and
     Low Budgets", ICML), for the first labels and while labels are few: no prediction is looked at.
-    k-means makes |L| + K clusters of L and U. Again and again the cluster with the fewest labels
-    is next, of those the largest; it gives the image of U with the smallest mean distance to its
-    nearest neighbours in the cluster, 20, or half of a small cluster.
+    k-means makes |L| + K clusters of L and U, but at least 25. Again and again the cluster with the
+    fewest labels is next, of those the largest; it gives the image of U with the smallest mean
+    distance to its nearest neighbours in the cluster, 20, or half of a small cluster.
 
     Args:
         space: In which images are near to each other: ``latents`` of the VAE, ``features`` of the
@@ -52,7 +55,8 @@ class Typical(Selection):
         )
         indices = torch.cat([labelled, unlabelled])
         points_N_D = points(candidates, indices, self.space)
-        clusters = min(len(labelled) + candidates.query_size, self.max_clusters)
+        wanted = max(len(labelled) + candidates.query_size, LEAST_CLUSTERS)
+        clusters = min(wanted, self.max_clusters)
         cluster_N = k_means(points_N_D, clusters, generator)
         sizes = cluster_N.bincount().tolist()
         labels = cluster_N[: len(labelled)].bincount(minlength=len(sizes)).tolist()

@@ -138,7 +138,7 @@ def test_typical_takes_the_middle_of_each_blob_the_largest_first() -> None:
     sizes, middles = [40, 30, 20], np.array([[0.0, 0], [50, 0], [0, 50]])
     arrays, blob = make_blobs(sizes, centers=middles, random_state=0)
     points_N_D, blob_N = torch.tensor(arrays, dtype=torch.float32), torch.tensor(blob)
-    chosen = Typical(space="images")(candidates(points_N_D, 3))
+    chosen = Typical(space="images", max_clusters=3)(candidates(points_N_D, 3))
     assert blob_N[chosen].tolist() == [0, 1, 2]
     for number, size in enumerate(sizes):
         inside = (blob_N == number).nonzero().flatten()
