@@ -20,6 +20,11 @@ _NAMES = {
     "modules": ["VAE", "Classifier", "train_vae"],
     "errors": ["SettingError"],
     "acquisition": ["NetworkScore"],
+    "epig": ["EPIG"],
+    "geometry.badge": ["BADGE"],
+    "geometry.cover": ["ProbCover"],
+    "geometry.diverse": ["ClusterMargin", "KCenter"],
+    "geometry.typical": ["Typical"],
     "complement": [
         "AllNew",
         "Autoencoder",

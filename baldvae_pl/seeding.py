@@ -30,6 +30,7 @@ class Purpose(IntEnum):
     AUDIT = 13
     AHEAD = 14
     MISTAKES = 15
+    TARGETS = 16
 
 
 def derive_seed(seed: int, round: int, purpose: Purpose) -> int:

@@ -23,7 +23,7 @@ from torch.special import entr
 from baldvae_pl.complement import Autoencoder
 from baldvae_pl.errors import SettingError
 from baldvae_pl.pool import class_balanced_order
-from baldvae_pl.posterior import Draws
+from baldvae_pl.posterior import Draws, eval_mode
 
 MOST_CANDIDATES = 4096
 """`BatchBALD` chooses among so many images: its memory is that of their log-probabilities."""
@@ -67,6 +67,12 @@ class Candidates:
     image_shape: tuple[int, ...] = ()
     known_labels_N: Tensor | None = None  # noqa: N815
 
+    @property
+    def unlabelled(self) -> Tensor:
+        """Global indices of U, ascending."""
+        size = len(self.priorities_N)
+        return self.highest(torch.zeros(size), size)
+
     def log_probs(self, indices: Tensor) -> Tensor:
         """Return log_probs_n_T_C of these images, under the round's draws."""
         if self.draws is None:
@@ -84,7 +90,8 @@ class Candidates:
                 "--acquisition.selection: it asks for features, but the network has no trunk. "
                 "Give it a trunk and a head, or choose another selection."
             )
-        return self.map(lambda images: network.trunk(images).flatten(1), indices)
+        with eval_mode(network):
+            return self.map(lambda images: network.trunk(images).flatten(1), indices)
 
 
 class Synthesised(NamedTuple):

@@ -27,6 +27,7 @@ def test_purposes_keep_their_numbers() -> None:
         "AUDIT": 13,
         "AHEAD": 14,
         "MISTAKES": 15,
+        "TARGETS": 16,
     }
 
 

@@ -2,9 +2,11 @@
 
 from typing import Any, Literal
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from baldvae_pl.errors import SettingError
+from baldvae_pl.posterior import eval_mode
 from baldvae_pl.selection import Candidates
 
 Space = Literal["features", "latents", "images"]
@@ -33,4 +35,13 @@ def points(candidates: Candidates, indices: Tensor, space: Space) -> Tensor:
             "--acquisition: latents are asked for as the space, and the run has no VAE. Take "
             "features or images."
         )
-    return candidates.map(lambda images: autoencoder.encode(images)[0].flatten(1), indices)
+    module = autoencoder if isinstance(autoencoder, nn.Module) else nn.Identity()
+    with eval_mode(module):
+        return candidates.map(lambda images: autoencoder.encode(images)[0].flatten(1), indices)
+
+
+def some_of(indices: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Return so many of these indices at random, in their order; all if there are no more."""
+    if len(indices) <= most:
+        return indices
+    return indices[torch.randperm(len(indices), generator=generator)[:most].sort().values]

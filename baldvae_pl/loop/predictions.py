@@ -12,16 +12,19 @@ from torch.special import entr
 from typing_extensions import override
 
 from baldvae_pl import acquisition as functions
-from baldvae_pl.acquisition import AcquisitionFunction, NetworkScore, bald, max_entropy
+from baldvae_pl.acquisition import NetworkScore, bald, max_entropy
 from baldvae_pl.data.batches import Batch
 from baldvae_pl.data.image_cache import read_images
 from baldvae_pl.data.image_folder import find_images
 from baldvae_pl.data.images import check_range
 from baldvae_pl.data.module import PoolDataModule
+from baldvae_pl.epig import EPIG, Acquisition
 from baldvae_pl.errors import SettingError, refused
-from baldvae_pl.loop.processes import pool_data
+from baldvae_pl.loop.processes import Processes, pool_data
+from baldvae_pl.loop.scoring import for_targets
 from baldvae_pl.options import resolve
 from baldvae_pl.runs.tables import write_csv
+from baldvae_pl.seeding import Purpose, make_generator
 
 COLUMNS = ["file", "class", "probability", "entropy", "bald"]
 """Of every table of predictions."""
@@ -47,21 +50,17 @@ class Predictions(Callback):
         self,
         folder: str | None = None,
         file: str = "predictions.csv",
-        sort_by: NetworkScore | Callable[[Tensor], Any] | str | None = None,
+        sort_by: NetworkScore | EPIG | Callable[[Tensor], Any] | str | None = None,
         skip_unreadable: bool = False,
         cache_folder: str | None = None,
     ) -> None:
         self.folder = folder
         self.file = Path(file).expanduser()
-        self.sort_by: AcquisitionFunction | NetworkScore | None = resolve(
-            "--predictions.sort_by", sort_by, functions
-        )
+        self.sort_by: Acquisition | None = resolve("--predictions.sort_by", sort_by, functions)
         self.skip_unreadable = skip_unreadable
         self.cache_folder = cache_folder
 
-    def read(
-        self, data: PoolDataModule, function: AcquisitionFunction | NetworkScore = bald
-    ) -> None:
+    def read(self, data: PoolDataModule, function: Acquisition = bald) -> None:
         """Hand the images of the folder to the data module.
 
         Args:
@@ -103,6 +102,16 @@ class Predictions(Callback):
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         columns = len(COLUMNS) - 1 + len(self.functions)
         self.rows_N_K = torch.zeros(len(self.files), columns, device=pl_module.device)
+        data, module, each = pool_data(trainer), pl_module, Processes(trainer, pl_module)
+        draws: Any = module.draws
+        images: Any = data.predict_images
+        for name, function in self.functions.items():
+            if isinstance(function, EPIG):
+                generator = make_generator(data.seed, 0, Purpose.TARGETS)
+                everything = torch.arange(len(images))
+                self.functions[name] = for_targets(
+                    each, draws, function, images, everything, generator
+                )
 
     @override
     def on_predict_batch_end(
@@ -121,12 +130,14 @@ class Predictions(Callback):
         self.rows_N_K[batch[1], : len(columns)] = torch.stack(columns, 1)
         network: Any = pl_module.network
         for place, (name, function) in enumerate(self.functions.items(), len(columns)):
-            setting = "--acquisition.function" if function is self.own else "--predictions.sort_by"
+            is_own = name == name_of(self.own)
+            setting = "--acquisition.function" if is_own else "--predictions.sort_by"
             with refused(f"{setting} {name}"):
                 if isinstance(function, NetworkScore):
                     scores_N = function.score(network, batch[0])
                 else:
-                    scores_N = function(log_probs_N_T_C)
+                    ready: Any = function  # EPIG has its targets since the start
+                    scores_N = ready(log_probs_N_T_C)
                 self.rows_N_K[batch[1], place] = scores_N.float()
 
     @override
@@ -145,8 +156,8 @@ class Predictions(Callback):
         rank_zero_info(f"Wrote {len(rows):,} rows to {self.file}")
 
 
-def name_of(function: AcquisitionFunction | NetworkScore) -> str:
+def name_of(function: Acquisition) -> str:
     """Return the name of its column."""
-    if isinstance(function, NetworkScore):
+    if isinstance(function, NetworkScore | EPIG):
         return type(function).__name__
     return "entropy" if function is max_entropy else getattr(function, "__name__", "score")

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from baldvae_pl import acquisition as functions
-from baldvae_pl.acquisition import AcquisitionFunction, NetworkScore
+from baldvae_pl.acquisition import NetworkScore
 from baldvae_pl.complement import Autoencoder, Complement, Purchase, Uncertain
 from baldvae_pl.data.batches import to_floats
 from baldvae_pl.data.module import PoolDataModule
+from baldvae_pl.epig import EPIG, Acquisition
 from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.labelling.curve import PATIENCE, has_flattened
 from baldvae_pl.loop import scoring, trial
@@ -64,13 +65,14 @@ class ActiveLearning(Callback):
             budget of ``data`` allows.
         query_size: Labels bought per round, K.
         function: Acquisition function: ``bald``, ``max_entropy``, ``margin``, ``least_confidence``,
-            ``variation_ratios``, ``mean_std``, the import path of a function from
+            ``variation_ratios``, ``mean_std``, ``EPIG``, the import path of a function from
             ``log_probs_N_T_C`` to ``scores_N``, or a ``NetworkScore``.
         selection: Which images are bought together, given these scores: ``TopK``; ``Power``,
-            ``Softmax`` or ``Softrank``, which sample; ``BatchBALD``; ``Random``; or the import path
-            of a function from ``Candidates`` to indices.
+            ``Softmax`` or ``Softrank``, which sample; ``BatchBALD``; ``ClusterMargin``, the diverse
+            among the best; ``BADGE``, ``KCenter``, ``Typical`` or ``ProbCover``, which look at no
+            scores; ``Random``; or the import path of a function from ``Candidates`` to indices.
         initial_selection: The same for the first labels, before there is a network:
-            ``RandomSubset``.
+            ``RandomSubset``, ``Typical``, ``ProbCover`` or ``KCenter``.
         complement: Who gets a complement: ``Uncertain`` (BALD-VAE), ``NoComplements`` (BALD-O),
             ``AllNew`` (VAE-All), ``Duplicate`` (control), or the import path of a ``Complement``.
         posterior: Bayesian approximation: ``MCDropout``, ``Deterministic``, or the import path of a
@@ -85,7 +87,7 @@ class ActiveLearning(Callback):
         self,
         rounds: NonNegativeInt | None = 20,
         query_size: PositiveInt = 20,
-        function: NetworkScore | Callable[[Tensor], Any] | str = "bald",
+        function: NetworkScore | EPIG | Callable[[Tensor], Any] | str = "bald",
         selection: Selection | Callable[[Candidates], Any] = TopK(),
         initial_selection: Selection | Callable[[Candidates], Any] = RandomSubset(),
         complement: Complement = Uncertain(),
@@ -101,9 +103,7 @@ class ActiveLearning(Callback):
             )
         self.rounds = rounds
         self.query_size = query_size
-        self.function: AcquisitionFunction | NetworkScore = resolve(
-            "--acquisition.function", function, functions
-        )
+        self.function: Acquisition = resolve("--acquisition.function", function, functions)
         self.selection = selection
         self.initial_selection = initial_selection
         self.complement = complement
@@ -148,6 +148,8 @@ class ActiveLearning(Callback):
         need = trial.needs_disagreement(self.function, self.selection, self.complement)
         trial.check_network(module.network, self.posterior, self.mc_samples, data, need)
         trial.check_function(self.function, module.network, data)
+        trial.check_space("--acquisition.initial_selection", self.initial_selection, None)
+        trial.check_space("--acquisition.selection", self.selection, module.network)
         self.uses_vae = self.needs_vae(pl_module)
         autoencoder = self._autoencoder(pl_module)
         trial.check_autoencoder(self.complement, autoencoder, self.uses_vae, data)
@@ -374,8 +376,14 @@ class ActiveLearning(Callback):
         """
         each, data, pool = round.each, round.data, round.data.pool
         with timed(row, "seconds/score"), refused("--acquisition.function"):
+            function, images = self.function, data.train.images
+            if isinstance(function, EPIG):
+                generator = round.generator(Purpose.TARGETS)
+                function = scoring.for_targets(
+                    each, round.draws, function, images, pool.trainable, generator
+                )
             scores_N, priorities_N = scoring.score(
-                each, round.draws, data.train.images, self.function, round.network
+                each, round.draws, images, function, round.network
             )
             ranked = trial.ranks_by_disagreement(self.function, self.selection)
             check_scores(scores_N, priorities_N, round.number, ranked)

@@ -13,6 +13,7 @@ from baldvae_pl.answer import CANNOT_TELL, Label
 from baldvae_pl.complement import Autoencoder, Complement, Purchase
 from baldvae_pl.data.batches import images_at_once, like_w, to_floats
 from baldvae_pl.data.images import Images
+from baldvae_pl.epig import EPIG
 from baldvae_pl.loop.processes import Processes
 from baldvae_pl.modules.metrics import probability_metrics
 from baldvae_pl.posterior import Draws, eval_mode, has_trunk_and_head
@@ -46,6 +47,19 @@ def score(
     with eval_mode(network):
         priorities_N = each.map(lambda x: by_network.score(network, x), images, "Scoring")
     return scores_N_F[:, 0], priorities_N
+
+
+def for_targets(
+    each: Processes,
+    draws: Draws,
+    function: EPIG,
+    images: Tensor,
+    among: Tensor,
+    generator: torch.Generator,
+) -> AcquisitionFunction:
+    """Draw targets among these indices of images, and return the function that scores for them."""
+    drawn = torch.randperm(len(among), generator=generator)[: function.targets]
+    return function.given(each.map(draws, images[among[drawn]], "Looking at targets"))
 
 
 def score_columns(

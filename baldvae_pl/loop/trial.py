@@ -9,10 +9,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
-from baldvae_pl.acquisition import NEED_DISAGREEMENT, AcquisitionFunction, NetworkScore
+from baldvae_pl.acquisition import NEED_DISAGREEMENT, NetworkScore
 from baldvae_pl.complement import Autoencoder, Complement, Duplicate, Uncertain
 from baldvae_pl.data.batches import to_floats
 from baldvae_pl.data.module import PoolDataModule
+from baldvae_pl.epig import EPIG, Acquisition
 from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.loop.processes import dry_run
 from baldvae_pl.loop.scoring import generate
@@ -93,21 +94,21 @@ def check_module(pl_module: LightningModule, warm_start: bool) -> None:
         raise SettingError(f"{name} lacks validation_step, by which a round is tested.")
 
 
-def ranks_by_disagreement(
-    function: AcquisitionFunction | NetworkScore, selection: Selection | SelectionFunction
-) -> bool:
+def ranks_by_disagreement(function: Acquisition, selection: Selection | SelectionFunction) -> bool:
     """Whether what is bought is worth nothing if all posterior draws agree."""
-    return getattr(selection, "ranks", True) and function in NEED_DISAGREEMENT
+    needs = isinstance(function, EPIG) or function in NEED_DISAGREEMENT
+    return getattr(selection, "ranks", True) and needs
 
 
 def needs_disagreement(
-    function: AcquisitionFunction | NetworkScore,
+    function: Acquisition,
     selection: Selection | SelectionFunction,
     policy: Complement,
 ) -> str | None:
     """Return which choice is worth nothing if all posterior draws agree, if one is."""
     if ranks_by_disagreement(function, selection):
-        return f"--acquisition.function {getattr(function, '__name__', '')}"
+        name = "EPIG" if isinstance(function, EPIG) else getattr(function, "__name__", "")
+        return f"--acquisition.function {name}"
     if isinstance(policy, Uncertain | Duplicate):
         return f"--acquisition.complement {type(policy).__name__}"
     return None
@@ -183,6 +184,29 @@ def check_network(
             )
 
 
+def check_space(setting: str, selection: Any, network: nn.Module | None) -> None:
+    """Raise a SettingError if a selection looks at features, and there are none.
+
+    Args:
+        setting: ``--acquisition.selection``, or that of the first labels.
+        selection: To be asked for its ``space``.
+        network: None before round 0.
+    """
+    if getattr(selection, "space", None) != "features":
+        return
+    if network is None:
+        raise SettingError(
+            f"{setting}.space: features are those of the trained network, and there is none before "
+            "round 0. Take latents or images."
+        )
+    if not hasattr(network, "trunk"):
+        raise SettingError(
+            f"{setting}.space: features are what a network's trunk makes, and "
+            f"{type(network).__name__} has none. Give it a trunk and a head, or take latents or "
+            "images."
+        )
+
+
 def check_outputs(network: nn.Module, outputs: int, data: PoolDataModule) -> None:
     """Raise a SettingError if a network does not have an output for each class."""
     if outputs != (classes := len(data.classes)):
@@ -193,9 +217,7 @@ def check_outputs(network: nn.Module, outputs: int, data: PoolDataModule) -> Non
         )
 
 
-def check_function(
-    function: AcquisitionFunction | NetworkScore, network: nn.Module, data: PoolDataModule
-) -> None:
+def check_function(function: Acquisition, network: nn.Module, data: PoolDataModule) -> None:
     """Raise a SettingError if an acquisition function does not score a few images."""
     with refused("--acquisition.function"), eval_mode(network), torch.no_grad():
         if isinstance(function, NetworkScore):
@@ -204,7 +226,10 @@ def check_function(
         else:
             generator = torch.Generator().manual_seed(0)
             logits_N_T_C = torch.randn(8, 4, len(data.classes), generator=generator)
-            count, scores_N = 8, function(logits_N_T_C.log_softmax(-1))
+            log_probs_N_T_C = logits_N_T_C.log_softmax(-1)
+            if isinstance(function, EPIG):
+                function = function.given(log_probs_N_T_C)
+            count, scores_N = 8, function(log_probs_N_T_C)
     if not isinstance(scores_N, Tensor):
         found = type(scores_N).__name__
     elif scores_N.shape != (count,):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baldvae_pl import (
+    EPIG,
     VAE,
     ActiveLearning,
     AllNew,
@@ -24,6 +25,7 @@ from baldvae_pl import (
     Digits,
     Duplicate,
     Images,
+    KCenter,
     NetworkScore,
     NoComplements,
     NotYet,
@@ -39,10 +41,13 @@ from baldvae_pl import (
     Synthesised,
     Uncertain,
 )
+from baldvae_pl.acquisition import bald
 from baldvae_pl.data.batches import to_floats
+from baldvae_pl.loop.processes import pool_data
 from baldvae_pl.networks import DenseVAE, DigitsNet
-from baldvae_pl.pool import SYNTHESISED
-from baldvae_pl.posterior import Draws, eval_mode
+from baldvae_pl.pool import FOR_AUDIT, SYNTHESISED
+from baldvae_pl.posterior import Draws, DropoutDraws, eval_mode
+from baldvae_pl.seeding import Purpose, make_generator
 
 TRUTH = Digits()(Path()).train
 
@@ -94,6 +99,56 @@ def test_an_acquisition_function_may_see_the_network(tmp_path: Path) -> None:
     darkest_last[pool.acquired_in == 0] = -1
     expected = darkest_last.argsort(descending=True, stable=True)[:25]
     assert (pool.acquired_in == 1).nonzero().flatten().tolist() == sorted(expected.tolist())
+
+
+def test_epig_is_about_images_of_the_pool_under_the_draws_of_the_round(tmp_path: Path) -> None:
+    rounds = ActiveLearning(
+        rounds=1, query_size=25, function=EPIG(9), complement=NoComplements(), mc_samples=5
+    )
+    networks: list[nn.Module] = []
+
+    class Watched(ActiveLearning):
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+            if trainer.current_epoch == 0:
+                networks.append(deepcopy(pl_module.network))
+                pool = pool_data(trainer).pool
+                pool.keep_for_audit(pool.unlabelled[:40])
+            super().on_train_epoch_end(trainer, pl_module)
+
+    rounds.__class__ = Watched
+    pool = fit(tmp_path, rounds).pool
+    in_audit = pool.acquired_in == FOR_AUDIT
+    assert in_audit.sum() == 40
+    trainable = (~in_audit).nonzero().flatten()
+    drawn = torch.randperm(len(trainable), generator=make_generator(3, 0, Purpose.TARGETS))[:9]
+    draws = DropoutDraws(networks[0], 5, make_generator(3, 0, Purpose.POSTERIOR))
+    log_probs = draws(to_floats(TRUTH.images))
+    scores = EPIG().given(log_probs[trainable[drawn]])(log_probs)
+    bought = scores[pool.acquired_in == 1]
+    assert len(bought) == 25
+    assert bought.min() >= scores[pool.acquired_in == -1].max() - 1e-6
+    # What is told of the purchase are BALD scores all the same.
+    torch.testing.assert_close(
+        pool.scores[pool.acquired_in == 1], bald(log_probs)[pool.acquired_in == 1]
+    )
+
+
+def test_epig_needs_draws_that_disagree(tmp_path: Path) -> None:
+    rounds = ActiveLearning(
+        function=EPIG(), complement=NoComplements(), posterior=Deterministic(), rounds=1
+    )
+    with pytest.raises(SettingError, match=r"1 draw cannot .* --acquisition\.function EPIG needs"):
+        fit(tmp_path, rounds)
+
+
+def test_features_that_there_are_not_are_no_space(tmp_path: Path) -> None:
+    choose = KCenter(space="features")
+    plain = {"rounds": 1, "complement": NoComplements(), "mc_samples": 3}
+    with pytest.raises(SettingError, match=r"^--acquisition\.initial_selection\.space: features"):
+        fit(tmp_path, ActiveLearning(initial_selection=choose, **plain))
+    trunkless = Classifier(lambda: nn.Sequential(nn.Dropout(0.2), no_dropout()))
+    with pytest.raises(SettingError, match=r"^--acquisition\.selection\.space: .* Sequential has"):
+        fit(tmp_path, ActiveLearning(selection=choose, **plain), trunkless)
 
 
 def no_dropout() -> nn.Module:

@@ -13,6 +13,7 @@ from PIL import Image
 from baldvae_pl.acquisition import bald
 from baldvae_pl.data.batches import to_floats
 from baldvae_pl.data.sources import Digits
+from baldvae_pl.epig import EPIG
 from baldvae_pl.main import main
 from baldvae_pl.networks import DigitsNet
 from baldvae_pl.posterior import DropoutDraws
@@ -119,6 +120,28 @@ def test_any_function_ranks(run: Path, trained: list[str], sort_by: str) -> None
     assert both["bald"].to_numpy() == pytest.approx(both["bald_expected"].to_numpy(), abs=1e-6)
     if sort_by == "least_confidence":
         assert found[column].to_numpy() == pytest.approx(1 - found["probability"], abs=1e-6)
+
+
+def test_epig_takes_its_targets_from_the_folder(run: Path, trained: list[str]) -> None:
+    """All of the folder, as it has no more images than there are to be targets."""
+    options = ["--predictions.folder=new", "--data.scoring_batch_size=7"]
+    main(["predict", *trained, *options, "--predictions.sort_by=EPIG"])
+    found = pd.read_csv("predictions.csv")
+    assert found["EPIG"].is_monotonic_decreasing
+    last = run / "lightning_logs/digits/version_0/checkpoints/last.ckpt"
+    network = DigitsNet()
+    state = torch.load(last, weights_only=True)["state_dict"]
+    network.load_state_dict({key.removeprefix("network."): w for key, w in state.items()})
+    images = torch.stack([Digits()(run).test.images[int(file[-6:-4])] for file in found["file"]])
+    draws = DropoutDraws(network, 4, make_generator(3, 3, Purpose.POSTERIOR))
+    log_probs_N_T_C = draws(to_floats(images))
+    expected = EPIG().given(log_probs_N_T_C)(log_probs_N_T_C)
+    assert found["EPIG"].to_numpy() == pytest.approx(expected.numpy(), abs=1e-5)
+    main(["predict", *trained, *options, "--acquisition.function=EPIG"])
+    again = pd.read_csv("predictions.csv")
+    assert again.merge(found, on="file")["EPIG_x"].tolist() == pytest.approx(
+        again.merge(found, on="file")["EPIG_y"].tolist(), abs=1e-6
+    )
 
 
 def test_a_function_of_another_shape_is_named(trained: list[str]) -> None:

@@ -56,6 +56,21 @@ def test_same_weights_same_run_with_any_number_of_processes(number: int, tmp_pat
         assert one[column].tolist() == pytest.approx(other[column].tolist(), abs=1e-5, nan_ok=True)
 
 
+def test_two_processes_look_at_the_same_targets_and_points(tmp_path: Path) -> None:
+    geometric = [
+        *("--acquisition.function=EPIG", "--acquisition.selection=ClusterMargin"),
+        *("--acquisition.initial_selection=Typical", "--acquisition.rounds=2"),
+    ]
+    alone, several = tmp_path / "alone", tmp_path / "several"
+    for folder, how in ((alone, []), (several, processes(2))):
+        folder.mkdir()
+        done = baldvae(*UNTRAINED, *geometric, *how, cwd=folder)
+        assert done.returncode == 0, done.stderr
+    tables = [folder / RUN / "acquisitions.csv" for folder in (alone, several)]
+    assert tables[0].read_bytes() == tables[1].read_bytes()
+    assert rounds_of(alone / RUN)["labelled"].tolist() == [15, 40, 65]
+
+
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     for rounds, how in ((0, processes(2)), (1, []), (2, processes(3)), (3, processes(2))):
         resume = ["--ckpt_path=last"] * (rounds > 0)
