@@ -51,7 +51,7 @@ def test_it_is_symmetric_without_loops_and_knows_no_scale(
     found = neighbour_graph(z, 5).toarray()
     assert (found == found.T).all()
     assert (found.diagonal() == 0).all()
-    assert ((0 <= found) & (found <= 1)).all()
+    assert ((found >= 0) & (found <= 1)).all()
     assert (found > 0).sum(1).min() >= min(5, count - 1)
     assert neighbour_graph(scale * z, 5).toarray() == pytest.approx(found, abs=1e-4)
 
