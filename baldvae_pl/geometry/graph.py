@@ -7,7 +7,7 @@ from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-TREE_UP_TO = 32
+TREE_UP_TO = 8
 """Dimensions up to which a k-d tree is faster than all pairs, of points that lie in clusters."""
 
 
