@@ -20,6 +20,7 @@ _NAMES = {
     "modules": ["VAE", "Classifier", "train_vae"],
     "errors": ["SettingError"],
     "acquisition": ["NetworkScore"],
+    "geometry.spectral": ["SpectralTypical"],
     "complement": [
         "AllNew",
         "Autoencoder",
