@@ -33,10 +33,11 @@ def spectral_embedding(graph: sparse.csr_array, coordinates: int) -> np.ndarray:
     """
     root_N = sparse.diags_array(graph.sum(1) ** -0.5)
     count = graph.shape[0]
-    # Any start serves, but for ones, which may be orthogonal to an eigenvector by symmetry.
+    # To machine precision: each part of a graph that falls apart has an eigenvector of the same
+    # eigenvalue, and a rougher solution would miss all but one.
     start_N = np.random.default_rng(0).random(count)
     wanted = min(coordinates, count - 1)
-    _, vectors_N_E = eigsh(root_N @ graph @ root_N, wanted, which="LA", v0=start_N, tol=1e-3)
+    _, vectors_N_E = eigsh(root_N @ graph @ root_N, wanted, which="LA", v0=start_N)
     return vectors_N_E / np.maximum(np.linalg.norm(vectors_N_E, axis=1, keepdims=True), 1e-12)
 
 
