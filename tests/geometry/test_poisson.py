@@ -9,7 +9,7 @@ from scipy import sparse
 from torch import Tensor
 
 from baldvae_pl.geometry.graph import neighbour_graph
-from baldvae_pl.geometry.poisson import LEAK, poisson
+from baldvae_pl.geometry.poisson import LEAK, SHARPNESS, poisson, pseudo_labels
 
 
 def blobs(sizes: list[int], gap: float, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -73,3 +73,38 @@ def test_scores_sum_to_zero_and_follow_a_renaming(seed: int, classes: int, gap: 
     renamed = torch.where(labels_N < 0, -1, classes - 1 - labels_N)
     assert torch.equal(poisson(graph, renamed, classes), found.flip(1))
     assert torch.equal(poisson(graph, labels_N, classes + 1)[:, :classes], found)
+
+
+def test_pseudo_labels_are_the_softmax_in_which_the_median_margin_is_sharp() -> None:
+    z, classes_N = blobs([31, 30, 30], gap=2)
+    graph, labels_N = neighbour_graph(z), some_labels(classes_N, 1)
+    probs, confidence = pseudo_labels(graph, labels_N, 3)
+    scores = poisson(graph, labels_N, 3)
+    unknown = labels_N < 0
+    assert torch.equal(probs.argmax(1)[unknown], scores.argmax(1)[unknown])
+    assert probs.sum(1).numpy() == pytest.approx(1, abs=1e-6)
+    assert torch.equal(confidence, probs.amax(1))
+    assert torch.equal(probs[~unknown], torch.eye(3)[labels_N[~unknown]])
+    first, second = scores.sort(descending=True).values[:, :2].double().unbind(1)
+    odds = SHARPNESS * (first - second) / (first - second).median()
+    top = probs.double().sort(descending=True).values
+    found = (top[:, 0] / top[:, 1]).log()
+    assert found[unknown].numpy() == pytest.approx(odds[unknown].numpy(), rel=1e-3, abs=1e-4)
+
+
+def test_pseudo_labels_are_right_and_sure_within_clusters_that_lie_apart() -> None:
+    z, classes_N = blobs([40, 40, 40], gap=4)
+    probs, confidence = pseudo_labels(neighbour_graph(z), some_labels(classes_N, 1), 3)
+    right = probs.argmax(1) == classes_N
+    surest = confidence.argsort(descending=True)[:60]
+    assert right.float().mean() > 0.9
+    assert right[surest].all()
+
+
+def test_where_no_label_tells_anything_all_classes_are_alike() -> None:
+    z, classes_N = blobs([20, 20], gap=100)
+    labels_N = some_labels(classes_N, 1)
+    labels_N[classes_N == 1] = -1  # one label alone, and its class might be that of all
+    probs, confidence = pseudo_labels(neighbour_graph(z, 5), labels_N, 2)
+    assert (probs[1:] == 0.5).all()
+    assert confidence[0] == 1
