@@ -21,6 +21,7 @@ _NAMES = {
     "errors": ["SettingError"],
     "acquisition": ["NetworkScore"],
     "geometry.spectral": ["SpectralTypical"],
+    "geometry.unexplored": ["Unexplored"],
     "complement": [
         "AllNew",
         "Autoencoder",

@@ -19,6 +19,7 @@ from baldvae_pl.data.sources import DataSource
 from baldvae_pl.data.unlabelled import UnlabelledFolder
 from baldvae_pl.errors import SettingError
 from baldvae_pl.geometry.spectral import SpectralTypical
+from baldvae_pl.geometry.unexplored import Unexplored
 from baldvae_pl.labelling.label_studio_oracle import LabelStudio
 from baldvae_pl.objective import Objective
 from baldvae_pl.oracle import Oracle
@@ -58,7 +59,7 @@ MOVED_OPTIONS = {
 }
 """Options of earlier versions and where they are now."""
 
-KNOWN_BY_NAME = (UnlabelledFolder, LabelStudio, SpectralTypical)
+KNOWN_BY_NAME = (UnlabelledFolder, LabelStudio, SpectralTypical, Unexplored)
 """Classes in files that nothing else here imports: a short name means what is imported."""
 
 SECTIONS = ("model", "data", "acquisition", "vae", "trainer", "predictions")
