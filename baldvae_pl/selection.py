@@ -12,7 +12,7 @@ once.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -53,6 +53,7 @@ class Candidates:
         image_shape: Of an image of W.
         known_labels_N: The labels that the data set came with, for protocols of the literature that
             begin with as many of each class. Nothing else may look at them.
+        labels: That were bought, in the order of ``labelled``.
     """
 
     priorities_N: Tensor  # noqa: N815
@@ -66,6 +67,7 @@ class Candidates:
     autoencoder: Autoencoder | None = None
     image_shape: tuple[int, ...] = ()
     known_labels_N: Tensor | None = None  # noqa: N815
+    labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
 
     @property
     def unlabelled(self) -> Tensor:

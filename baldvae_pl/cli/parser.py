@@ -13,15 +13,12 @@ from jsonargparse import ActionConfigFile, get_loader, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
 
+from baldvae_pl import geometry
 from baldvae_pl.cli.configs import find_config
 from baldvae_pl.complement import Complement
 from baldvae_pl.data.sources import DataSource
 from baldvae_pl.data.unlabelled import UnlabelledFolder
 from baldvae_pl.errors import SettingError
-from baldvae_pl.geometry.badge import BADGE
-from baldvae_pl.geometry.cover import ProbCover
-from baldvae_pl.geometry.diverse import ClusterMargin, KCenter
-from baldvae_pl.geometry.typical import Typical
 from baldvae_pl.labelling.label_studio_oracle import LabelStudio
 from baldvae_pl.objective import Objective
 from baldvae_pl.oracle import Oracle
@@ -61,8 +58,8 @@ MOVED_OPTIONS = {
 }
 """Options of earlier versions and where they are now."""
 
-KNOWN_BY_NAME = (UnlabelledFolder, LabelStudio, BADGE, ClusterMargin, KCenter, ProbCover, Typical)
-"""Classes in files that nothing else here imports: a short name means what is imported."""
+KNOWN_BY_NAME = (UnlabelledFolder, LabelStudio, geometry)
+"""In files that nothing else here imports: a short name means what is imported."""
 
 SECTIONS = ("model", "data", "acquisition", "vae", "trainer", "predictions")
 

@@ -67,6 +67,7 @@ class Round:
             autoencoder=self.autoencoder,
             image_shape=data.pool.image_shape,
             known_labels_N=None if data.people else data.train.labels,
+            labels=data.pool.labels[data.pool.labelled],
         )
 
 

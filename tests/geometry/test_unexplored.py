@@ -1,0 +1,54 @@
+"""What no label reaches is bought first."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from baldvae_pl.geometry.spectral import SpectralTypical
+from baldvae_pl.geometry.unexplored import Unexplored
+from baldvae_pl.pool import Pool
+from baldvae_pl.selection import Candidates
+
+
+def heaps(count: int, each: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    centres = 6 * torch.arange(count).repeat_interleave(each)
+    return torch.randn(len(centres), 2, generator=generator) + centres[:, None]
+
+
+def candidates(z: Tensor, count: int, labelled: list[int], labels: list[int]) -> Candidates:
+    pool = Pool(len(z), (1, 1, 1))
+    pool.acquire(torch.tensor(labelled).long(), torch.tensor(labels).long(), 0)
+    return Candidates(
+        priorities_N=torch.zeros(len(z)),
+        labelled=pool.labelled,
+        query_size=count,
+        highest=pool.highest_unlabelled,
+        map=lambda function, indices: function(z[indices]),
+        generator=torch.Generator().manual_seed(0),
+        labels=pool.labels[pool.labelled],
+    )
+
+
+def test_each_heap_without_a_label_gets_one_before_any_gets_two() -> None:
+    z = heaps(5, 40)
+    chosen = Unexplored("images")(candidates(z, 3, [10, 90], [0, 1]))
+    assert sorted((chosen // 40).tolist()) == [1, 3, 4]
+
+
+@pytest.mark.parametrize("count", [1, 7, 50])
+def test_it_buys_so_many_of_u_and_again_the_same(count: int) -> None:
+    z = heaps(2, 15)
+    among = candidates(z, count, [3, 20, 29], [1, 0, 0])
+    chosen = Unexplored("images")(among)
+    assert torch.equal(chosen, Unexplored("images")(among))
+    assert len(set(chosen.tolist())) == len(chosen) == min(count, 27)
+    assert not {3, 20, 29} & set(chosen.tolist())
+
+
+def test_the_first_labels_are_typical_of_clusters() -> None:
+    among = candidates(heaps(3, 20), 4, [], [])
+    expected = SpectralTypical("images")(replace(among, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(Unexplored("images")(among), expected)
