@@ -14,6 +14,9 @@ from torch.nn import functional as F
 HOLE = 0.3
 """Side of the square that a strong view lacks, of the image's."""
 
+KNOTS = 5
+"""A wave is drawn at so many points along each side, and smooth between them."""
+
 DIMMED = 0.4
 """Brightness, contrast and colour of a strong view lie within 1 ± this."""
 
@@ -23,24 +26,27 @@ LOST = 0.3
 
 def weak_view(images: Tensor) -> Tensor:
     """Return images turned by up to 8°, scaled by up to 8 % and shifted by up to 10 %."""
-    return images if images.ndim == 2 else moved(images, 8, 0.08, 0.1, 0)
+    return images if images.ndim == 2 else moved(images, 8, 0.08, 0.1)
 
 
 def strong_view(images: Tensor) -> Tensor:
-    """Return images turned by up to 20°, scaled by up to 20 %, slanted, shifted and with a hole.
+    """Return images turned by up to 20°, scaled by up to 20 %, slanted, warped and with a hole.
 
+    Warped as Simard et al. 2003 ("Best Practices for Convolutional Neural Networks") warp digits.
     Colour images are also brighter or darker, of more or less contrast and colour.
     """
     if images.ndim == 2:
         return F.dropout(images, LOST)
-    images = moved(images, 20, 0.2, 0.1, 0.25)
+    images = moved(images, 20, 0.2, 0.1, shear=0.25, warp=0.05)
     if images.shape[1] == 3:
         images = dimmed(images)
     return with_hole(images)
 
 
-def moved(images: Tensor, degrees: float, scale: float, shift: float, shear: float) -> Tensor:
-    """Return each image turned, scaled, shifted and slanted, on black; colour ones on a mirror.
+def moved(
+    images: Tensor, degrees: float, scale: float, shift: float, shear: float = 0, warp: float = 0
+) -> Tensor:
+    """Return each image moved and warped at random, on black; colour ones on a mirror.
 
     Args:
         images: In [0, 1].
@@ -48,6 +54,7 @@ def moved(images: Tensor, degrees: float, scale: float, shift: float, shear: flo
         scale: The largest change of width, and of height, as a share.
         shift: The largest shift in each direction, as a share of the image.
         shear: How far the lower edge is slanted to a side at most, as a share of half a height.
+        warp: Standard deviation of a smooth displacement, as a share of the image.
     """
     angle, wide, high, right, down, slant = (torch.rand(6, len(images)) * 2 - 1).unbind()
     cos, sin = (angle * radians(degrees)).cos(), (angle * radians(degrees)).sin()
@@ -56,6 +63,10 @@ def moved(images: Tensor, degrees: float, scale: float, shift: float, shear: flo
     rows += [torch.stack([sin / high, cos / high, 2 * shift * down], 1)]
     theta_n_2_3 = torch.stack(rows, 1).to(images.device)
     grid = F.affine_grid(theta_n_2_3, list(images.shape), align_corners=False)
+    if warp:
+        knots = 2 * warp * torch.randn(len(images), 2, KNOTS, KNOTS).to(images.device)
+        waves = F.interpolate(knots, images.shape[2:], mode="bicubic", align_corners=True)
+        grid = grid + waves.permute(0, 2, 3, 1)
     outside = "reflection" if images.shape[1] == 3 else "zeros"
     found = F.grid_sample(images.float(), grid, padding_mode=outside, align_corners=False)
     return found.to(images.dtype)

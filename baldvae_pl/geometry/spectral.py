@@ -38,7 +38,9 @@ def spectral_embedding(graph: sparse.csr_array, coordinates: int) -> np.ndarray:
     start_N = np.random.default_rng(0).random(count)
     wanted = min(coordinates, count - 1)
     _, vectors_N_E = eigsh(root_N @ graph @ root_N, wanted, which="LA", v0=start_N)
-    return vectors_N_E / np.maximum(np.linalg.norm(vectors_N_E, axis=1, keepdims=True), 1e-12)
+    norm_N_1: np.ndarray = np.linalg.norm(vectors_N_E, axis=1, keepdims=True)
+    embedding_N_E: np.ndarray = vectors_N_E / np.maximum(norm_N_1, 1e-12)
+    return embedding_N_E
 
 
 class SpectralTypical(Selection):
