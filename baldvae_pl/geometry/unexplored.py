@@ -52,7 +52,9 @@ class Unexplored(Selection):
             low = open_U[order_U[: -(-len(open_U) // LEAST_REACHED)]]
             chosen.append(int(low[degrees_N[low].argmax()]))
             open_U = open_U[open_U != chosen[-1]]
-            source_N = -degrees_N / degrees_N.sum()
+            sources = [*candidates.labelled.tolist(), *chosen]
+            source_N = np.zeros(size)
+            source_N[sources] = -1 / len(sources)  # as in `poisson`, where each class has a column
             source_N[chosen[-1]] += 1
             reached_N += np.square(flow(graph, source_N[:, None])[:, 0])
         return torch.tensor(chosen)
