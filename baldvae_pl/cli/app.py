@@ -240,6 +240,7 @@ class BaldVAECLI(LightningCLI):
                 raise SettingError(own[1]) from error
             with refused("--trainer"):
                 raise
+        self.datamodule.trainer = self.trainer  # which says where the pictures are embedded
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

@@ -2,6 +2,7 @@
 
 from baldvae_pl.networks.autoencoders import ConvVAE, DenseVAE, EncoderDecoder
 from baldvae_pl.networks.classifiers import (
+    MLP,
     CIFAR10Net,
     DigitsNet,
     LeNet,
@@ -12,6 +13,7 @@ from baldvae_pl.networks.classifiers import (
 )
 
 __all__ = [
+    "MLP",
     "CIFAR10Net",
     "ConvVAE",
     "DenseVAE",
