@@ -59,7 +59,7 @@ def log_purchase(
 
 
 def nearest(vectors_K_D: Tensor, among_N_D: Tensor) -> Tensor:
-    """Return for each vector the index of the nearest other one, by Euclidean distance."""
+    """Return for each vector the index of the one nearest to it, by Euclidean distance."""
     chunks = among_N_D.split(65_536)
     least = [torch.cdist(vectors_K_D, chunk).min(1) for chunk in chunks]
     which_K = torch.stack([distances for distances, _ in least]).argmin(0)
