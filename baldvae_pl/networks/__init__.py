@@ -2,18 +2,17 @@
 
 from baldvae_pl.networks.autoencoders import ConvVAE, DenseVAE, EncoderDecoder
 from baldvae_pl.networks.classifiers import (
-    MLP,
     CIFAR10Net,
     DigitsNet,
     LeNet,
     MNISTNet,
     ResNet18,
     TrunkAndHead,
+    VectorNet,
     dropout_head,
 )
 
 __all__ = [
-    "MLP",
     "CIFAR10Net",
     "ConvVAE",
     "DenseVAE",
@@ -23,5 +22,6 @@ __all__ = [
     "MNISTNet",
     "ResNet18",
     "TrunkAndHead",
+    "VectorNet",
     "dropout_head",
 ]

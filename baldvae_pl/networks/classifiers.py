@@ -157,7 +157,7 @@ class ResNet18(TrunkAndHead):
         super().__init__(nn.Sequential(normalize, trunk), dropout_head(512, num_classes or 10))
 
 
-class MLP(TrunkAndHead):
+class VectorNet(TrunkAndHead):
     """One hidden layer, for vectors such as those of a frozen network.
 
     Each vector is brought to mean 0 and variance 1 first (Ba et al. 2016, layer normalisation
