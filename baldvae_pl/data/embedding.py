@@ -7,6 +7,7 @@ own that does so: its import path is what ``--data.embedding`` takes.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -75,7 +76,7 @@ class Timm(Embedding):
     def __call__(self) -> nn.Module:
         """Return the network, or raise a SettingError if it or its weights cannot be had."""
         try:
-            import timm
+            timm: Any = import_module("timm")
         except ImportError as error:
             raise SettingError(
                 "--data.embedding: Timm needs the package timm. Install it by "

@@ -56,7 +56,7 @@ class Embedder:
             digest.update(weight.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         self.key = digest.hexdigest()
         # Which makes convolutions twice as fast on a CPU, and faster on a GPU.
-        self.network = network.to(device, memory_format=torch.channels_last)
+        self.network = network.to(device).to(memory_format=torch.channels_last)
         self.device = device
         self.cache_folder = cache_folder
 

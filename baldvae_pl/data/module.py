@@ -437,7 +437,9 @@ class PoolDataModule(LightningDataModule):
                 f"Give --seed_everything {state['seed']}."
             )
         if not self.allow_changes:
-            check_network(state.get("embedded"), self.embedded and self.embedded["network"])
+            check_network(
+                state.get("embedded"), self.embedded["network"] if self.embedded else None
+            )
         if self.people is not None:
             self.people.check(state)
             self.classes = state["classes"]

@@ -81,7 +81,7 @@ class Predictions(Callback):
             )
         setting, embedded = "--predictions.folder", data.embedded
         embedder = None if data.embedding is None else data.embedder(self.cache_folder)
-        check_network(embedded, embedder and embedder.key)
+        check_network(embedded, embedder.key if embedder else None)
         shape = embedded["picture_shape"] if embedded else data.pool.image_shape
         if len(shape) != 3:
             raise SettingError(
