@@ -83,7 +83,8 @@ class PoolDataModule(LightningDataModule):
         self,
         source: DataSource | Callable[[Path], Any] = Digits(),
         root: str = "data",
-        embedding: Embedding | Callable[[], nn.Module] | None = None,
+        # Any: of functions without a type hint; nn.Module: so that classes have options.
+        embedding: Embedding | Callable[[], nn.Module] | Callable[[], Any] | None = None,
         initial_labels: PositiveInt | Literal["all"] = 20,
         batch_size: PositiveInt = 64,
         steps_per_round: PositiveInt = 300,
