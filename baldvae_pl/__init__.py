@@ -13,6 +13,7 @@ __version__ = "0.3.0.dev0"
 _NAMES = {
     "loop.rounds": ["ActiveLearning"],
     "data.module": ["PoolDataModule"],
+    "data.embedding": ["Embedding", "Timm", "Torchvision"],
     "data.images": ["Images", "Source"],
     "data.unlabelled": ["UnlabelledFolder"],
     "labelling.label_studio_oracle": ["LabelStudio"],

@@ -240,6 +240,7 @@ class BaldVAECLI(LightningCLI):
                 raise SettingError(own[1]) from error
             with refused("--trainer"):
                 raise
+        self.datamodule.trainer = self.trainer  # which says where the pictures are embedded
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -300,8 +301,6 @@ class BaldVAECLI(LightningCLI):
         if self.checkpoint is not None:
             check_goes_on(self.checkpoint, rounds.rounds)
         vae: VAE = self._get(self.config_init, "vae")
-        vae.adapt(self.datamodule.pool.image_shape, len(self.datamodule.classes))
-        rounds.vae = vae.network
         rounds.check(self.trainer, self.model, self.datamodule)
         for setting, module in (("--model.optimizer", self.model), ("--vae.optimizer", vae)):
             with refused(setting):
@@ -347,7 +346,7 @@ class BaldVAECLI(LightningCLI):
         data.take_pool(checkpoint.pools)
         function = self._get(self.config_init, "acquisition").function
         self._get(self.config_init, "predictions").read(data, function)
-        self.model.adapt(data.pool.image_shape, len(data.classes))
+        self._adapt()
         self._check_weights(checkpoint)
 
     def _need_checkpoint(self) -> RunCheckpoint:
@@ -366,9 +365,17 @@ class BaldVAECLI(LightningCLI):
         data.allow_changes = self.changed
         if self.checkpoint is not None:
             data.check(self.checkpoint.pools)  # which says what classes its network knows
-        self.model.adapt(data.pool.image_shape, len(data.classes))
+        self._adapt()
         if self.checkpoint is not None:
             self._check_weights(self.checkpoint)
+
+    def _adapt(self) -> None:
+        """Let the networks follow the data."""
+        facts = self.datamodule.pool.image_shape, len(self.datamodule.classes)
+        self.model.adapt(*facts)
+        vae: VAE = self._get(self.config_init, "vae")
+        vae.adapt(*facts)
+        self._get(self.config_init, "acquisition").vae = vae.network
 
     def _check_weights(self, checkpoint: RunCheckpoint) -> None:
         self.config_init[self.subcommand].ckpt_path = str(checkpoint.path)

@@ -16,6 +16,7 @@ from typing_extensions import override
 from baldvae_pl import geometry
 from baldvae_pl.cli.configs import find_config
 from baldvae_pl.complement import Complement
+from baldvae_pl.data.embedding import Embedding
 from baldvae_pl.data.sources import DataSource
 from baldvae_pl.data.unlabelled import UnlabelledFolder
 from baldvae_pl.errors import SettingError
@@ -119,6 +120,7 @@ def plugins() -> dict[str, list[str]]:
         "acquisition.complement": class_names(Complement),
         "acquisition.posterior": class_names(Posterior),
         "data.source": class_names(DataSource),
+        "data.embedding": class_names(Embedding),
         "data.oracle": class_names(Oracle),
         "model.objective": class_names(Objective),
     }

@@ -158,7 +158,7 @@ def renewed(
         OSError: If it cannot be written.
     """
     entry.parent.mkdir(parents=True, exist_ok=True)
-    with alone(entry, folder):
+    with alone(entry, f"decodes {folder}"):
         if index := usable(entry, folder):
             return index  # another process was faster
         if entry.exists():
@@ -190,13 +190,13 @@ def lock_of(entry: Path) -> FileLock:
 
 
 @contextmanager
-def alone(entry: Path, folder: Path) -> Iterator[None]:
-    """Hold the lock of an entry; if another process works on it, say so and wait."""
+def alone(entry: Path, what: str) -> Iterator[None]:
+    """Hold the lock of an entry; if another process works on it, say what it does and wait."""
     lock = lock_of(entry)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        rank_zero_info(f"Another process decodes {folder}: waiting for it.")
+        rank_zero_info(f"Another process {what}: waiting for it.")
         lock.acquire()
     try:
         yield

@@ -9,7 +9,7 @@ import torch
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
@@ -24,6 +24,8 @@ from baldvae_pl.data.batches import (
     images_at_once,
     to_floats,
 )
+from baldvae_pl.data.embedding import Embedding
+from baldvae_pl.data.feature_cache import Embedder, check_network
 from baldvae_pl.data.images import Images, Source, check_range, check_source, fingerprint
 from baldvae_pl.data.people import UNKNOWN, PeoplesLabels
 from baldvae_pl.data.sources import DataSource, Digits
@@ -53,6 +55,9 @@ class PoolDataModule(LightningDataModule):
             (``root/train/<class>/*`` and ``root/test/<class>/*``), or the import path of a
             ``DataSource`` or of a function from a folder to a ``Source``.
         root: Folder of the data set; what is not found there is downloaded to it.
+        embedding: A frozen network that turns pictures into vectors, which then are W: ``Timm`` or
+            ``Torchvision``, or the import path of what returns an ``nn.Module`` from images in
+            [0, 1] to vectors. They are made once, and kept beside decoded images.
         initial_labels: Size of the first labelled pool, or ``all``; which images they are is
             ``--acquisition.initial_selection``.
         batch_size: Images of an optimiser step, over all processes.
@@ -78,6 +83,8 @@ class PoolDataModule(LightningDataModule):
         self,
         source: DataSource | Callable[[Path], Any] = Digits(),
         root: str = "data",
+        # Any: of functions without a type hint; nn.Module: so that classes have options.
+        embedding: Embedding | Callable[[], nn.Module] | Callable[[], Any] | None = None,
         initial_labels: PositiveInt | Literal["all"] = 20,
         batch_size: PositiveInt = 64,
         steps_per_round: PositiveInt = 300,
@@ -94,6 +101,7 @@ class PoolDataModule(LightningDataModule):
         super().__init__()
         self.load = source
         self.root = Path(root).expanduser()
+        self.embedding: Callable[[], nn.Module] | None = embedding
         self.initial_labels = initial_labels
         self.batch_size = batch_size
         self.steps_per_round = steps_per_round
@@ -110,6 +118,7 @@ class PoolDataModule(LightningDataModule):
         self.people: AskedPeople | None = None  # if they label W
         self.ledger: Ledger | None = None
         self.predict_images: Tensor | None = None
+        self.embedded: dict[str, Any] | None = None  # by which network, and pictures of which shape
         self.allow_changes = False  # whether a run may go on with other images than it began with
 
     @override
@@ -204,8 +213,23 @@ class PoolDataModule(LightningDataModule):
                 source = self.load(self.root)
             check_source(source)
             check_range(source.train.images, "--data.source")
+            if self.embedding is not None:
+                embedder = self.embedder(getattr(self.load, "cache_folder", None))
+                shape = [*source.train.images.shape[1:]]
+                source = embedder.source(source)
+                self.embedded = {"network": embedder.key, "picture_shape": shape}
             self.source = source
         return self.source
+
+    def embedder(self, cache_folder: str | None) -> Embedder:
+        """Return the frozen network that makes W's vectors, where the trainer runs.
+
+        Args:
+            cache_folder: Where vectors are kept; None: in ``~/.cache/baldvae``.
+        """
+        assert self.embedding is not None
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        return Embedder(self.embedding, device, cache_folder)
 
     @property
     def pictures(self) -> Tensor | None:
@@ -385,6 +409,7 @@ class PoolDataModule(LightningDataModule):
             "seed": self.seed,
             "classes": self.classes,
             "fingerprint": self.fingerprint,
+            "embedded": self.embedded,
         } | (self.people.state_dict() if self.people else {})
 
     @override
@@ -403,6 +428,7 @@ class PoolDataModule(LightningDataModule):
         self.pool = Pool(len(state["pool"]["labels"]), tuple(images.shape[1:]), images.dtype)
         self.pool.load_state_dict(state["pool"])
         self.classes, self.seed = state["classes"], state["seed"]
+        self.embedded = state.get("embedded")
 
     def check(self, state: dict[str, Any]) -> None:
         """Raise a SettingError if the state of a checkpoint belongs to other data or seed."""
@@ -410,6 +436,10 @@ class PoolDataModule(LightningDataModule):
             raise SettingError(
                 f"--seed_everything: {self.seed} is not the seed of the checkpoint. "
                 f"Give --seed_everything {state['seed']}."
+            )
+        if not self.allow_changes:
+            check_network(
+                state.get("embedded"), self.embedded["network"] if self.embedded else None
             )
         if self.people is not None:
             self.people.check(state)

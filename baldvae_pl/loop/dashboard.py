@@ -25,6 +25,7 @@ def log_round(trainer: Trainer, row: Mapping[str, float]) -> None:
 
 def log_purchase(
     trainer: Trainer,
+    images: Tensor,
     pictures: Tensor | None,
     purchase: Purchase,
     parents: Tensor,
@@ -35,10 +36,12 @@ def log_purchase(
 
     Args:
         trainer: Has the loggers.
+        images: W.
         pictures: 8-bit pictures of W; None if its images are vectors without any.
         purchase: What was bought.
         parents: Global indices of the parents.
-        complements: Theirs, in the format of W.
+        complements: Theirs, in the format of W; vectors are shown by the picture of the image of W
+            that is nearest to them.
         row: Of the round.
     """
     labels, in_w = int(row["labelled"]), purchase.in_w
@@ -47,9 +50,22 @@ def log_purchase(
     else:
         bought = purchase.images[:0] if pictures is None else pictures[in_w]
     log_images(trainer, "images/acquired", bought, labels)
-    if pictures is not None and complements.dtype == torch.uint8:
-        pairs = torch.cat([pictures[parents], complements], dim=2)
+    if pictures is not None and trainer.is_global_zero:
+        shown = complements[:MOST_IMAGES]
+        if shown.dtype != torch.uint8:
+            shown = pictures[nearest(shown, images)]
+        pairs = torch.cat([pictures[parents[:MOST_IMAGES]], shown], dim=2)
         log_images(trainer, "images/parents_and_complements", pairs, labels)
+
+
+def nearest(vectors_K_D: Tensor, among_N_D: Tensor) -> Tensor:
+    """Return for each vector the index of the one nearest to it, by Euclidean distance."""
+    chunks = among_N_D.split(65_536)
+    least = [torch.cdist(vectors_K_D, chunk).min(1) for chunk in chunks]
+    which_K = torch.stack([distances for distances, _ in least]).argmin(0)
+    starts = 65_536 * torch.arange(len(chunks))
+    found = torch.stack([indices for _, indices in least]) + starts[:, None]
+    return found.gather(0, which_K[None])[0]
 
 
 def log_images(trainer: Trainer, tag: str, images: Tensor, labels: int) -> None:

@@ -14,6 +14,7 @@ from typing_extensions import override
 from baldvae_pl import acquisition as functions
 from baldvae_pl.acquisition import NetworkScore, bald, max_entropy
 from baldvae_pl.data.batches import Batch
+from baldvae_pl.data.feature_cache import check_network
 from baldvae_pl.data.image_cache import read_images
 from baldvae_pl.data.image_folder import find_images
 from baldvae_pl.data.images import check_range
@@ -77,13 +78,16 @@ class Predictions(Callback):
                 f"--predictions.file: there is no folder {str(self.file.parent)!r} to write "
                 f"{self.file.name!r} to. Make it, or name another."
             )
-        shape, setting = data.pool.image_shape, "--predictions.folder"
+        setting, embedded = "--predictions.folder", data.embedded
+        embedder = None if data.embedding is None else data.embedder(self.cache_folder)
+        check_network(embedded, embedder.key if embedder else None)
+        shape = embedded["picture_shape"] if embedded else data.pool.image_shape
         if len(shape) != 3:
             raise SettingError(
                 f"{setting}: the run was trained on vectors of {shape[0]} numbers, not on pictures."
             )
         folder = Path(self.folder).expanduser()
-        images, self.files, _ = read_images(
+        images, self.files, fingerprint = read_images(
             folder,
             find_images(folder, setting),
             (shape[0], shape[1], shape[2]),
@@ -96,7 +100,7 @@ class Predictions(Callback):
         self.own = function
         wanted = [f for f in (function, self.sort_by) if f is not None]
         self.functions = {name_of(f): f for f in wanted if name_of(f) not in COLUMNS}
-        data.predict_images = images
+        data.predict_images = embedder(images, fingerprint, "images") if embedder else images
 
     @override
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

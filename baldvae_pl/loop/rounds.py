@@ -365,8 +365,9 @@ class ActiveLearning(Callback):
         if round.data.people is not None:
             row |= scoring.answers_columns(purchase, answers.labels)
         self.pending = None
-        pictures = round.data.pictures
-        log_purchase(round.each.trainer, pictures, purchase, parents, complements, row)
+        images, pictures = round.data.train.images, round.data.pictures
+        trainer = round.each.trainer
+        log_purchase(trainer, images, pictures, purchase, parents, complements, row)
 
     def _choose(self, round: TrainedRound, row: dict[str, float]) -> Purchase:
         """Score all of W under the same draws, and choose what to buy of U.

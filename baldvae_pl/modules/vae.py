@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from baldvae_pl.data.batches import Batch, Gather, RoundBatches, image_loader, to_floats
 from baldvae_pl.data.module import PoolDataModule
-from baldvae_pl.errors import refused
+from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.modules.metrics import check_weights, diverged
 from baldvae_pl.networks import DenseVAE
 from baldvae_pl.networks.making import adapted
@@ -34,7 +34,7 @@ class VAE(LightningModule):
         batch_size: Images of an optimiser step, over all processes.
         likelihood: ``bernoulli``: binary cross-entropy, as in PyTorch's official example.
             ``gaussian``: of one variance for all pixels, each batch's best (Rybkin et al. 2021,
-            σ-VAE), which reconstructs photographs more sharply.
+            σ-VAE), which reconstructs photographs more sharply, and is what vectors need.
         optimizer: Makes the optimizer from the parameters.
         ckpt_path: Take the weights from here instead of training: a checkpoint of a run that used
             the same VAE, or its ``vae.ckpt``.
@@ -112,6 +112,11 @@ def train_vae(vae: VAE, data: PoolDataModule, trainer: Trainer) -> None:
         trainer: Of its own, in float32, since it ends with the VAE: its ``max_epochs`` are the
             VAE's.
     """
+    if vae.likelihood == "bernoulli" and len(data.pool.image_shape) == 1:
+        raise SettingError(
+            "--vae.likelihood: bernoulli is for pixels from 0 to 1, and W is vectors. Give "
+            "gaussian."
+        )
     vae.adapt(data.pool.image_shape, len(data.classes))
     torch.manual_seed(derive_seed(data.seed, 0, Purpose.VAE_WEIGHTS))
     vae.network.load_state_dict(vae.make_network().state_dict())

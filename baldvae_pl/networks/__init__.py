@@ -8,6 +8,7 @@ from baldvae_pl.networks.classifiers import (
     MNISTNet,
     ResNet18,
     TrunkAndHead,
+    VectorNet,
     dropout_head,
 )
 
@@ -21,5 +22,6 @@ __all__ = [
     "MNISTNet",
     "ResNet18",
     "TrunkAndHead",
+    "VectorNet",
     "dropout_head",
 ]

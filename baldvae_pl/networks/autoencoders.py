@@ -40,17 +40,18 @@ class DenseVAE(EncoderDecoder):
     """A VAE of one hidden layer each way; its defaults suit 8×8 digits.
 
     With (1, 28, 28), 400 and 20 it is that of PyTorch's official `vae` example,
-    784-400-(20,20)-400-784.
+    784-400-(20,20)-400-784. Vectors have no range, so for them its last layer is linear.
 
     Args:
         hidden: Units of the one hidden layer on each side.
         latent: Dimensions of z.
-        image_shape: (channels, height, width); follows from the data, alone it is (1, 8, 8).
+        image_shape: (channels, height, width), or (features,) of vectors; follows from the data,
+            alone it is (1, 8, 8).
     """
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int] | None = None,
+        image_shape: tuple[int, ...] | None = None,
         hidden: PositiveInt = 128,
         latent: PositiveInt = 8,
     ) -> None:
@@ -61,7 +62,7 @@ class DenseVAE(EncoderDecoder):
             nn.Linear(latent, hidden),
             nn.ReLU(),
             nn.Linear(hidden, pixels),
-            nn.Sigmoid(),
+            nn.Sigmoid() if len(image_shape) == 3 else nn.Identity(),
             nn.Unflatten(1, image_shape),
         )
         super().__init__(encoder, hidden, latent, decoder)

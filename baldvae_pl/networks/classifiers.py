@@ -5,6 +5,8 @@ one pass through the trunk; it returns logits. Their number of classes and image
 the data unless they are given.
 """
 
+from math import prod
+
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from torch import Tensor, nn
 from torchvision.models import resnet18
@@ -157,6 +159,28 @@ class ResNet18(TrunkAndHead):
         trunk.fc = nn.Identity()
         normalize = Normalize((0.5,) * channels, (0.25,) * channels)
         super().__init__(nn.Sequential(normalize, trunk), dropout_head(512, num_classes or 10))
+
+
+class VectorNet(TrunkAndHead):
+    """One hidden layer, for vectors such as those of a frozen network.
+
+    Each vector is brought to mean 0 and variance 1 first (Ba et al. 2016, layer normalisation
+    without weights), so that the scale that its network gives it does not matter.
+
+    Args:
+        num_classes: Number of classes; follows from the data, alone it is 10.
+        image_shape: (features,) of vectors, or (channels, height, width); follows from the data,
+            alone it is (1, 8, 8).
+    """
+
+    def __init__(
+        self,
+        num_classes: PositiveInt | None = None,
+        image_shape: tuple[int, ...] | None = None,
+    ) -> None:
+        features = prod(image_shape or (1, 8, 8))
+        trunk = nn.Sequential(nn.Flatten(), nn.LayerNorm(features, elementwise_affine=False))
+        super().__init__(trunk, dropout_head(features, num_classes or 10))
 
 
 def two_convolutions(shape: ImageShape, mean: float, std: float, padding: int) -> nn.Sequential:
