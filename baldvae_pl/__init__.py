@@ -27,7 +27,6 @@ _NAMES = {
         "ClusterMargin",
         "KCenter",
         "ProbCover",
-        "SpectralTypical",
         "Typical",
         "Unexplored",
     ],

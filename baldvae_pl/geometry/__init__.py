@@ -3,7 +3,6 @@
 from baldvae_pl.geometry.badge import BADGE
 from baldvae_pl.geometry.cover import ProbCover
 from baldvae_pl.geometry.diverse import ClusterMargin, KCenter
-from baldvae_pl.geometry.spectral import SpectralTypical
 from baldvae_pl.geometry.typical import Typical
 from baldvae_pl.geometry.unexplored import Unexplored
 
@@ -12,7 +11,6 @@ __all__ = [
     "ClusterMargin",
     "KCenter",
     "ProbCover",
-    "SpectralTypical",
     "Typical",
     "Unexplored",
 ]

@@ -6,22 +6,24 @@ from torch import Tensor
 
 from baldvae_pl.geometry.graph import graph_of
 from baldvae_pl.geometry.poisson import flow, poisson
-from baldvae_pl.geometry.space import Space, points
-from baldvae_pl.geometry.spectral import SpectralTypical
+from baldvae_pl.geometry.space import Space, points, some_of
 from baldvae_pl.selection import Candidates, Selection
+
+MOST_IMAGES = 20_000
+"""So many images of U are chosen among; of more, among as many at random."""
 
 LEAST_REACHED = 50
 """One image of so many is unexplored: among those with the smallest norm."""
 
 
 class Unexplored(Selection):
-    """Images that the labels hardly reach, one region after the other, while labels are few.
+    """Images that no label reaches, one region after the other: for the first labels.
 
-    The norm of the solution of Poisson learning is small where no class has been seen (Miller and
-    Calder 2022, "Poisson Reweighted Laplacian Uncertainty Sampling for Graph-based Active
-    Learning"). The lowest of all are odd images; so of the 2 % of U with the smallest norm the one
-    with the highest degree is bought, which then is a source of its own for the next choice. The
-    first labels are those of `SpectralTypical`.
+    What a label says spreads over the neighbour graph, and where little arrives no class has been
+    seen (Miller and Calder 2022, "Poisson Reweighted Laplacian Uncertainty Sampling for Graph-based
+    Active Learning"). The images that are reached least of all are odd ones; so of the 2 % of U
+    that are reached least the one with the highest degree is bought, whose neighbours are near, and
+    the next one where neither the labels nor it reach. The very first has the highest degree.
 
     Args:
         space: In which images are near to each other: ``latents`` of the VAE, ``features`` of the
@@ -36,25 +38,30 @@ class Unexplored(Selection):
 
     def __call__(self, candidates: Candidates) -> Tensor:
         """Return their indices."""
-        if not len(candidates.labelled):
-            return SpectralTypical(self.space)(candidates)
-        size = len(candidates.priorities_N)
-        graph = graph_of(points(candidates, torch.arange(size), self.space))
-        labels_N = torch.full((size,), -1)
-        labels_N[candidates.labelled] = candidates.labels
-        scores_N_C = poisson(graph, labels_N, int(candidates.labels.max()) + 1)
-        reached_N = scores_N_C.double().square().sum(1).numpy()
+        known, most = candidates.labelled, max(MOST_IMAGES, candidates.query_size)
+        some = some_of(candidates.unlabelled, most, candidates.generator)
+        indices_N = torch.cat([known, some])
+        graph = graph_of(points(candidates, indices_N, self.space))
         degrees_N = graph.sum(1)
-        open_U = candidates.highest(torch.zeros(size), size).numpy()
+        reached_N = np.zeros(len(indices_N))
+        if len(known):
+            labels_N = torch.full((len(indices_N),), -1)
+            labels_N[: len(known)] = candidates.labels
+            scores_N_C = poisson(graph, labels_N, int(candidates.labels.max()) + 1)
+            reached_N = scores_N_C.double().square().sum(1).numpy()
+        left_U = np.arange(len(known), len(indices_N))
         chosen: list[int] = []
-        for _ in range(min(candidates.query_size, len(open_U))):
-            order_U = reached_N[open_U].argsort(kind="stable")
-            low = open_U[order_U[: -(-len(open_U) // LEAST_REACHED)]]
-            chosen.append(int(low[degrees_N[low].argmax()]))
-            open_U = open_U[open_U != chosen[-1]]
-            sources = [*candidates.labelled.tolist(), *chosen]
-            source_N = np.zeros(size)
-            source_N[sources] = -1 / len(sources)  # as in `poisson`, where each class has a column
-            source_N[chosen[-1]] += 1
-            reached_N += np.square(flow(graph, source_N[:, None])[:, 0])
-        return torch.tensor(chosen)
+        while len(chosen) < candidates.query_size and len(left_U):
+            low_U = left_U
+            if len(known) or chosen:
+                order_U = reached_N[left_U].argsort(kind="stable")
+                low_U = left_U[order_U[: -(-len(left_U) // LEAST_REACHED)]]
+            newest = int(low_U[degrees_N[low_U].argmax()])
+            chosen.append(newest)
+            left_U = left_U[left_U != newest]
+            # From it to all of the graph alike; what is lowest is the farthest from it.
+            source_N = -degrees_N / degrees_N.sum()
+            source_N[newest] += 1
+            flow_N = flow(graph, source_N[:, None])[:, 0]
+            reached_N += np.square(flow_N - flow_N.min())
+        return indices_N[chosen]

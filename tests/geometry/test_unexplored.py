@@ -1,12 +1,10 @@
 """What no label reaches is bought first."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import Tensor
 
-from baldvae_pl.geometry.spectral import SpectralTypical
+from baldvae_pl.geometry.graph import neighbour_graph
 from baldvae_pl.geometry.unexplored import Unexplored
 from baldvae_pl.pool import Pool
 from baldvae_pl.selection import Candidates
@@ -48,7 +46,17 @@ def test_it_buys_so_many_of_u_and_again_the_same(count: int) -> None:
     assert not {3, 20, 29} & set(chosen.tolist())
 
 
-def test_the_first_labels_are_typical_of_clusters() -> None:
-    among = candidates(heaps(3, 20), 4, [], [])
-    expected = SpectralTypical("images")(replace(among, generator=torch.Generator().manual_seed(0)))
-    assert torch.equal(Unexplored("images")(among), expected)
+def test_the_first_labels_begin_in_the_densest_place_and_reach_each_heap() -> None:
+    z = heaps(5, 40)
+    chosen = Unexplored("images")(candidates(z, 5, [], []))
+    assert sorted((chosen // 40).tolist()) == [0, 1, 2, 3, 4]
+    assert chosen[0] == neighbour_graph(z).sum(1).argmax()
+
+
+def test_on_one_piece_each_pick_is_far_from_all_before() -> None:
+    """On a ring of points the second is opposite the first, and the next two between them."""
+    angle = torch.arange(240) * (2 * torch.pi / 240)
+    ring = torch.stack([angle.cos(), angle.sin()], 1)
+    chosen = Unexplored("images")(candidates(ring, 4, [], []))
+    places = (chosen - chosen[0]).remainder(240).sort().values
+    assert places.tolist() == pytest.approx([0, 60, 120, 180], abs=8)
