@@ -359,6 +359,8 @@ class ActiveLearning(Callback):
             scores, threshold = purchase.scores_N[parents], purchase.threshold
             pool.extend(complements, parents, round.number + 1, scores, threshold)
             check_agreement(round.each, pool)
+            of_parents = round.data.train.images[parents], complements, pool.labels[parents]
+            row |= scoring.complement_columns(round.each, round.draws, *of_parents, scores)
         row |= {"acquired": int(is_told.sum()), "complemented": len(parents)}
         if round.data.people is not None:
             row |= scoring.answers_columns(purchase, answers.labels)
