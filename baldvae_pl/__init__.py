@@ -29,6 +29,7 @@ _NAMES = {
         "Purchase",
         "Uncertain",
     ],
+    "joint": ["Joint"],
     "objective": ["CrossEntropy", "Objective", "Step"],
     "oracle": [
         "CANNOT_TELL",

@@ -37,6 +37,9 @@ class Objective(ABC):
     unlabelled: Literal["U", "W"] | None = None
     unlabelled_batch_size = 64
 
+    trains_autoencoder = False
+    """Whether the network has to encode and decode by itself."""
+
     @abstractmethod
     def __call__(self, step: Step) -> Tensor:
         """Return the loss, a scalar."""

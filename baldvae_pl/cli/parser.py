@@ -18,6 +18,7 @@ from baldvae_pl.complement import Complement
 from baldvae_pl.data.sources import DataSource
 from baldvae_pl.data.unlabelled import UnlabelledFolder
 from baldvae_pl.errors import SettingError
+from baldvae_pl.joint import Joint
 from baldvae_pl.labelling.label_studio_oracle import LabelStudio
 from baldvae_pl.objective import Objective
 from baldvae_pl.oracle import Oracle
@@ -57,7 +58,7 @@ MOVED_OPTIONS = {
 }
 """Options of earlier versions and where they are now."""
 
-KNOWN_BY_NAME = (UnlabelledFolder, LabelStudio)
+KNOWN_BY_NAME = (UnlabelledFolder, LabelStudio, Joint)
 """Classes in files that nothing else here imports: a short name means what is imported."""
 
 SECTIONS = ("model", "data", "acquisition", "vae", "trainer", "predictions")

@@ -145,6 +145,7 @@ class ActiveLearning(Callback):
         trial.check_module(pl_module, self.warm_start)
         if hasattr(module, "adapt"):
             module.adapt(data.pool.image_shape, len(data.classes))
+        trial.check_objective(objective, module.network, self.complement)
         need = trial.needs_disagreement(self.function, self.selection, self.complement)
         trial.check_network(module.network, self.posterior, self.mc_samples, data, need)
         trial.check_function(self.function, module.network, data)
@@ -192,9 +193,9 @@ class ActiveLearning(Callback):
                 self.pending = self.pending.moved(data.people.places, len(data.pool.labels))
         if data.pool.labels_bought == 0:
             data.draw_audit()
-            buy_first_labels(
-                Round(0, each, data, self._autoencoder(pl_module)), self.initial_selection
-            )
+            # A network that is its own autoencoder is not trained yet.
+            trained: Any = self.vae if self.uses_vae else None
+            buy_first_labels(Round(0, each, data, trained), self.initial_selection)
         # A finished run that goes on, or one whose question is open: its last round has not bought.
         if self.history and "acquired" not in self.history[-1]:
             self._buy_or_stop(self._round(trainer, pl_module, int(self.history[-1]["round"])))

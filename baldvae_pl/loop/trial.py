@@ -16,6 +16,7 @@ from baldvae_pl.data.module import PoolDataModule
 from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.loop.processes import dry_run
 from baldvae_pl.loop.scoring import generate
+from baldvae_pl.objective import CrossEntropy
 from baldvae_pl.posterior import (
     Posterior,
     PosteriorFunction,
@@ -217,6 +218,22 @@ def check_function(
         f"--acquisition.function: for {count} images it gives {found}. It must give a tensor of "
         f"{count} finite scores."
     )
+
+
+def check_objective(objective: Any, network: nn.Module, policy: Complement) -> None:
+    """Raise a SettingError if nothing is, or nothing trains, the autoencoder that is needed."""
+    name, encodes = type(network).__name__, isinstance(network, Autoencoder)
+    if getattr(objective, "trains_autoencoder", False) and not encodes:
+        raise SettingError(
+            f"--model.objective: {type(objective).__name__} trains an autoencoder, and {name} is "
+            "none. Take --model.network baldvae_pl.networks.JointVAE, or another network that has "
+            "encode and decode."
+        )
+    if policy.needs_vae and encodes and isinstance(objective, CrossEntropy):
+        raise SettingError(
+            f"--model.objective: complements would come from the decoder of {name}, which "
+            "CrossEntropy does not train. Take --model.objective Joint."
+        )
 
 
 def check_autoencoder(

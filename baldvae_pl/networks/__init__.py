@@ -10,6 +10,7 @@ from baldvae_pl.networks.classifiers import (
     TrunkAndHead,
     dropout_head,
 )
+from baldvae_pl.networks.joint import JointVAE
 
 __all__ = [
     "CIFAR10Net",
@@ -17,6 +18,7 @@ __all__ = [
     "DenseVAE",
     "DigitsNet",
     "EncoderDecoder",
+    "JointVAE",
     "LeNet",
     "MNISTNet",
     "ResNet18",
