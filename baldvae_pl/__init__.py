@@ -30,7 +30,7 @@ _NAMES = {
         "Uncertain",
     ],
     "joint": ["Joint"],
-    "objective": ["CrossEntropy", "Objective", "Step"],
+    "objective": ["Consistency", "CrossEntropy", "Objective", "Step"],
     "oracle": [
         "CANNOT_TELL",
         "WITHDRAWN",
@@ -41,6 +41,7 @@ _NAMES = {
         "Question",
         "SimulatedPerson",
     ],
+    "policies": ["AffineCopy", "Informed", "Mixed", "MostUncertain", "Retrieval"],
     "posterior": ["Deterministic", "MCDropout", "Posterior"],
     "selection": [
         "BatchBALD",

@@ -353,10 +353,11 @@ class ActiveLearning(Callback):
         is_told, _ = told(purchase.indices, answers)
         with timed(row, "seconds/complement"):
             # Parents come from L as it was before this purchase, or from the purchase itself.
-            parents, complements = complement(round, self.complement, purchase.of(is_told))
+            with refused("--acquisition.complement"):
+                parents = self.complement.parents(purchase.of(is_told), pool)
             take(pool, purchase, answers, round.number + 1)
-            kept = pool.acquired_in[parents] >= 0  # a parent's own label may be taken back
-            parents, complements = parents[kept], complements[kept]
+            parents = parents[pool.acquired_in[parents] >= 0]  # its own label may be taken back
+            parents, complements = complement(round, self.complement, parents)
             scores, threshold = purchase.scores_N[parents], purchase.threshold
             pool.extend(complements, parents, round.number + 1, scores, threshold)
             check_agreement(round.each, pool)
