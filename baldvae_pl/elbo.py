@@ -32,10 +32,11 @@ def negative_elbo(
     """
     mean, log_var = autoencoder.encode(images)
     z = mean + torch.randn_like(mean) * (0.5 * log_var).exp()
-    decoded = autoencoder.decode(z)
-    if likelihood == "bernoulli":
-        of_a_pixel = F.binary_cross_entropy(decoded, images)
-    else:
-        of_a_pixel = 0.5 * (2 * pi * e * F.mse_loss(decoded, images)).log()
+    decoded = autoencoder.decode(z).to(images)
+    with torch.autocast(images.device.type, enabled=False):  # which refuses this loss on CUDA
+        if likelihood == "bernoulli":
+            of_a_pixel = F.binary_cross_entropy(decoded, images)
+        else:
+            of_a_pixel = 0.5 * (2 * pi * e * F.mse_loss(decoded, images)).log()
     divergence = -0.5 * (1 + log_var - mean**2 - log_var.exp()).sum(1).mean()
     return of_a_pixel * images[0].numel(), divergence

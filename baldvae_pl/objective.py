@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baldvae_pl.complement import Autoencoder
+from baldvae_pl.errors import SettingError
 
 
 class Step(NamedTuple):
@@ -71,6 +72,8 @@ class Consistency(Objective):
     needs_vae = True
 
     def __init__(self, weight: float = 1.0, noise: float = 1.0) -> None:
+        if weight < 0:
+            raise SettingError(f"--model.objective.weight: must be at least 0, got {weight}.")
         self.weight = weight
         self.noise = noise
 

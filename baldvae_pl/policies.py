@@ -21,6 +21,7 @@ from baldvae_pl.complement import (
     capped,
     decode_sample,
 )
+from baldvae_pl.errors import SettingError
 from baldvae_pl.selection import Candidates
 
 DECODED_AT_ONCE = 128
@@ -67,6 +68,7 @@ class Informed(Complement, ABC):
         max_share: float | None = None,
     ) -> None:
         parents = capped(at_least_as_uncertain, max_per_parent, max_share)
+        # It is by decode_sample that the autoencoder is tried before a run begins.
         super().__init__(parents, decode_sample, needs_vae=True, threshold=threshold)
 
     @abstractmethod
@@ -100,6 +102,10 @@ class Retrieval(Informed):
 
     def __init__(self, neighbours: int = 1, **caps: Any) -> None:
         super().__init__(**caps)
+        if neighbours < 1:
+            raise SettingError(
+                f"--acquisition.complement.neighbours: must be at least 1, got {neighbours}."
+            )
         self.neighbours = neighbours
 
     def make(

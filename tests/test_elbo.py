@@ -81,6 +81,18 @@ def test_the_joint_objective_is_the_sum_of_both_losses() -> None:
     assert Joint(weight=0)(step).item() == pytest.approx(CrossEntropy()(step).item())
 
 
+def test_mixed_precision_changes_the_layers_and_not_the_loss() -> None:
+    torch.manual_seed(0)
+    network, images = JointVAE(image_shape=(1, 8, 8), width=2, latent=3), torch.rand(6, 1, 8, 8)
+    torch.manual_seed(1)
+    exact = negative_elbo(network, images, "bernoulli")
+    torch.manual_seed(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = negative_elbo(network, images, "bernoulli")
+    assert mixed[0].dtype == torch.float32
+    torch.testing.assert_close(mixed[0], exact[0], rtol=0.02, atol=0)
+
+
 @pytest.mark.parametrize("weight", [-0.1, -math.inf])
 def test_a_negative_weight_is_refused(weight: float) -> None:
     with pytest.raises(SettingError, match=r"--model\.objective\.weight: must be at least 0"):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from baldvae_pl.acquisition import bald
+from baldvae_pl.errors import SettingError
 from baldvae_pl.objective import Consistency, Step
 from baldvae_pl.policies import (
     AffineCopy,
@@ -152,6 +153,13 @@ def test_the_most_uncertain_of_ten_is_kept_if_the_classifier_gives_it_the_label(
             assert of_this == parent
             torch.testing.assert_close(image, ten[best])
     assert found == len(of) > 0
+
+
+def test_options_out_of_range_are_refused() -> None:
+    with pytest.raises(SettingError, match=r"complement\.neighbours: must be at least 1, got 0"):
+        Retrieval(0)
+    with pytest.raises(SettingError, match=r"objective\.weight: must be at least 0, got -1"):
+        Consistency(weight=-1)
 
 
 def test_informed_policies_take_the_caps_and_the_parents_of_the_paper() -> None:

@@ -16,7 +16,8 @@ from baldvae_pl.data.module import PoolDataModule
 from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.loop.processes import dry_run
 from baldvae_pl.loop.scoring import generate
-from baldvae_pl.objective import CrossEntropy
+from baldvae_pl.objective import Consistency, CrossEntropy
+from baldvae_pl.policies import AffineCopy, Informed
 from baldvae_pl.posterior import (
     Posterior,
     PosteriorFunction,
@@ -109,7 +110,7 @@ def needs_disagreement(
     """Return which choice is worth nothing if all posterior draws agree, if one is."""
     if ranks_by_disagreement(function, selection):
         return f"--acquisition.function {getattr(function, '__name__', '')}"
-    if isinstance(policy, Uncertain | Duplicate):
+    if isinstance(policy, Uncertain | Duplicate | AffineCopy | Informed):
         return f"--acquisition.complement {type(policy).__name__}"
     return None
 
@@ -222,17 +223,19 @@ def check_function(
 
 def check_objective(objective: Any, network: nn.Module, policy: Complement) -> None:
     """Raise a SettingError if nothing is, or nothing trains, the autoencoder that is needed."""
-    name, encodes = type(network).__name__, isinstance(network, Autoencoder)
+    loss, name = type(objective).__name__, type(network).__name__
+    encodes = isinstance(network, Autoencoder)
     if getattr(objective, "trains_autoencoder", False) and not encodes:
         raise SettingError(
-            f"--model.objective: {type(objective).__name__} trains an autoencoder, and {name} is "
-            "none. Take --model.network baldvae_pl.networks.JointVAE, or another network that has "
-            "encode and decode."
+            f"--model.objective: {loss} trains an autoencoder, and {name} is none. Take "
+            "--model.network baldvae_pl.networks.JointVAE, or another network that has encode and "
+            "decode."
         )
-    if policy.needs_vae and encodes and isinstance(objective, CrossEntropy):
+    needed = policy.needs_vae or getattr(objective, "needs_vae", False)
+    if needed and encodes and isinstance(objective, CrossEntropy | Consistency):
         raise SettingError(
-            f"--model.objective: complements would come from the decoder of {name}, which "
-            "CrossEntropy does not train. Take --model.objective Joint."
+            f"--model.objective: complements would come from the decoder of {name}, which {loss} "
+            "does not train. Take --model.objective Joint."
         )
 
 

@@ -20,6 +20,7 @@ from baldvae_pl import (
     AllNew,
     Answer,
     Classifier,
+    Consistency,
     CrossEntropy,
     Deterministic,
     Digits,
@@ -315,6 +316,7 @@ def test_an_autoencoder_that_is_not_trained_yet_chooses_no_first_labels(tmp_path
     [
         (DigitsNet, JointObjective(), "Joint trains an autoencoder, and DigitsNet is none"),
         (JointVAE, CrossEntropy(), "decoder of JointVAE, which CrossEntropy does not train"),
+        (JointVAE, Consistency(), "decoder of JointVAE, which Consistency does not train"),
     ],
 )
 def test_an_autoencoder_has_to_be_there_and_to_be_trained(
