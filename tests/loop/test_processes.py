@@ -57,7 +57,9 @@ def test_same_weights_same_run_with_any_number_of_processes(number: int, tmp_pat
 
 
 def test_informed_complements_are_the_same_with_two_processes(tmp_path: Path) -> None:
-    informed = ["--acquisition.complement=Retrieval", "--acquisition.complement.threshold=0.0"]
+    retrieval = {"threshold": 0.0, "neighbours": 20}
+    informed = ["--acquisition.complement=Retrieval"]
+    informed += [f"--acquisition.complement.{name}={value}" for name, value in retrieval.items()]
     alone, both = tmp_path / "alone", tmp_path / "both"
     same_vae = f"--vae.ckpt_path={alone / RUN / 'checkpoints' / 'vae.ckpt'}"
     for folder, how in ((alone, []), (both, [*processes(2), same_vae])):
