@@ -40,7 +40,8 @@ _NAMES = {
         "Uncertain",
     ],
     "fixmatch": ["FixMatch"],
-    "objective": ["CrossEntropy", "Objective", "Step"],
+    "joint": ["Joint"],
+    "objective": ["Consistency", "CrossEntropy", "Objective", "Step"],
     "oracle": [
         "CANNOT_TELL",
         "WITHDRAWN",
@@ -51,6 +52,7 @@ _NAMES = {
         "Question",
         "SimulatedPerson",
     ],
+    "policies": ["AffineCopy", "Informed", "Mixed", "MostUncertain", "Retrieval"],
     "posterior": ["Deterministic", "MCDropout", "Posterior"],
     "selection": [
         "BatchBALD",

@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baldvae_pl.complement import Autoencoder
+from baldvae_pl.errors import SettingError
 
 
 class Step(NamedTuple):
@@ -43,6 +45,9 @@ class Objective(ABC):
     def on_train_start(self) -> None:
         """Forget the round before; called before a round's first step."""
 
+    trains_autoencoder = False
+    """Whether the network has to encode and decode by itself."""
+
     @abstractmethod
     def __call__(self, step: Step) -> Tensor:
         """Return the loss, a scalar."""
@@ -57,3 +62,36 @@ class CrossEntropy(Objective):
     def __call__(self, step: Step) -> Tensor:
         """Return the mean over the batch, in nats."""
         return F.cross_entropy(step.network(step.images), step.labels)
+
+
+class Consistency(Objective):
+    """Cross-entropy, and the same prediction for each image and a fresh complement of it.
+
+    Instead of storing complements with hard labels: in each step x' = d(z), with z around e(x),
+    and KL(p(x) || p(x')) is added, whose gradient goes through p(x') alone.
+
+    Args:
+        weight: Of the divergence.
+        noise: Standard deviations of q(z|x) by which z is moved from its mean; 1 samples q(z|x).
+    """
+
+    needs_vae = True
+
+    def __init__(self, weight: float = 1.0, noise: float = 1.0) -> None:
+        if weight < 0:
+            raise SettingError(f"--model.objective.weight: must be at least 0, got {weight}.")
+        self.weight = weight
+        self.noise = noise
+
+    def __call__(self, step: Step) -> Tensor:
+        """Return the mean over the batch, in nats."""
+        assert step.autoencoder is not None
+        logits = step.network(step.images)
+        with torch.no_grad():
+            mean, log_var = step.autoencoder.encode(step.images)
+            z = mean + self.noise * torch.randn_like(mean) * (0.5 * log_var).exp()
+            decoded = step.autoencoder.decode(z)
+        log_probs = step.network(decoded).log_softmax(-1)
+        target = logits.detach().log_softmax(-1)
+        divergence = F.kl_div(log_probs, target, reduction="batchmean", log_target=True)
+        return F.cross_entropy(logits, step.labels) + self.weight * divergence

@@ -20,6 +20,8 @@ from baldvae_pl.data.embedding import Embedding
 from baldvae_pl.data.sources import DataSource
 from baldvae_pl.data.unlabelled import UnlabelledFolder
 from baldvae_pl.errors import SettingError
+from baldvae_pl.fixmatch import FixMatch
+from baldvae_pl.joint import Joint
 from baldvae_pl.labelling.label_studio_oracle import LabelStudio
 from baldvae_pl.objective import Objective
 from baldvae_pl.oracle import Oracle
@@ -59,7 +61,7 @@ MOVED_OPTIONS = {
 }
 """Options of earlier versions and where they are now."""
 
-KNOWN_BY_NAME = (UnlabelledFolder, LabelStudio, geometry)
+KNOWN_BY_NAME = (UnlabelledFolder, LabelStudio, Joint, FixMatch, geometry)
 """In files that nothing else here imports: a short name means what is imported."""
 
 SECTIONS = ("model", "data", "acquisition", "vae", "trainer", "predictions")

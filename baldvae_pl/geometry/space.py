@@ -31,6 +31,12 @@ def points(candidates: Candidates, indices: Tensor, space: Space) -> Tensor:
         return candidates.map(lambda images: images.flatten(1), indices)
     autoencoder: Any = candidates.autoencoder
     if autoencoder is None:
+        if candidates.network is None:
+            raise SettingError(
+                "--acquisition.initial_selection: latents are asked for as the space, and no "
+                "autoencoder is trained before round 0: the run has no VAE, or the network is its "
+                "own. Take images as the space."
+            )
         raise SettingError(
             "--acquisition: latents are asked for as the space, and the run has no VAE. Take "
             "features or images."

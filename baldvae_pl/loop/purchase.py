@@ -19,8 +19,9 @@ from baldvae_pl.loop.processes import Processes
 from baldvae_pl.loop.progress import say
 from baldvae_pl.loop.scoring import complements_of, mean_probabilities
 from baldvae_pl.oracle import CANNOT_TELL, Oracle, Question
+from baldvae_pl.policies import Informed
 from baldvae_pl.pool import Pool
-from baldvae_pl.posterior import Draws
+from baldvae_pl.posterior import Draws, eval_mode
 from baldvae_pl.seeding import Purpose, make_generator
 from baldvae_pl.selection import Candidates, Selection, SelectionFunction, Synthesised
 
@@ -228,17 +229,23 @@ def answers_to(round: Round, question: Question) -> Answers:
         return each.once(lambda: data.ask(question))
 
 
-def complement(round: Round, policy: Complement, purchase: Purchase) -> tuple[Tensor, Tensor]:
-    """Return the parents that a policy chooses, and their complements.
+def complement(round: TrainedRound, policy: Complement, parents: Tensor) -> tuple[Tensor, Tensor]:
+    """Return complements of these labelled images, in the format of W, and the parent of each.
 
     Args:
-        round: With the pools as they were before the purchase.
-        policy: Chooses parents from L, or from the purchase.
-        purchase: Of the images that got a label.
+        round: With the pools as they are after the purchase.
+        policy: Makes them.
+        parents: Global indices in L. One may get several complements, or none after all.
     """
+    data, purpose = round.data, Purpose.COMPLEMENT
     with refused("--acquisition.complement"):
-        parents = policy.parents(purchase, round.data.pool)
-        images, generator = round.data.train.images[parents], round.generator(Purpose.COMPLEMENT)
+        if isinstance(policy, Informed) and len(parents):
+            among = round.candidates(torch.zeros(len(data.pool.labels)), len(parents), purpose)
+            with eval_mode(round.network), torch.no_grad():
+                parents, made = policy.make(parents, data.pool.labels, among)
+            # What the first process has made: on different machines it might differ.
+            return round.each.once(lambda: (parents, like_w(made, data.train.images.dtype)))
+        images, generator = data.train.images[parents], round.generator(purpose)
         made = complements_of(round.each, policy, round.autoencoder, images, generator)
     return parents, made
 

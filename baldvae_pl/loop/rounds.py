@@ -145,6 +145,7 @@ class ActiveLearning(Callback):
         trial.check_module(pl_module, self.warm_start)
         if hasattr(module, "adapt"):
             module.adapt(data.pool.image_shape, len(data.classes))
+        trial.check_objective(objective, module.network, self.complement)
         need = trial.needs_disagreement(self.function, self.selection, self.complement)
         trial.check_network(module.network, self.posterior, self.mc_samples, data, need)
         trial.check_function(self.function, module.network, data)
@@ -194,9 +195,9 @@ class ActiveLearning(Callback):
                 self.pending = self.pending.moved(data.people.places, len(data.pool.labels))
         if data.pool.labels_bought == 0:
             data.draw_audit()
-            buy_first_labels(
-                Round(0, each, data, self._autoencoder(pl_module)), self.initial_selection
-            )
+            # A network that is its own autoencoder is not trained yet.
+            trained: Any = self.vae if self.uses_vae else None
+            buy_first_labels(Round(0, each, data, trained), self.initial_selection)
         # A finished run that goes on, or one whose question is open: its last round has not bought.
         if self.history and "acquired" not in self.history[-1]:
             self._buy_or_stop(self._round(trainer, pl_module, int(self.history[-1]["round"])))
@@ -354,13 +355,16 @@ class ActiveLearning(Callback):
         is_told, _ = told(purchase.indices, answers)
         with timed(row, "seconds/complement"):
             # Parents come from L as it was before this purchase, or from the purchase itself.
-            parents, complements = complement(round, self.complement, purchase.of(is_told))
+            with refused("--acquisition.complement"):
+                parents = self.complement.parents(purchase.of(is_told), pool)
             take(pool, purchase, answers, round.number + 1)
-            kept = pool.acquired_in[parents] >= 0  # a parent's own label may be taken back
-            parents, complements = parents[kept], complements[kept]
+            parents = parents[pool.acquired_in[parents] >= 0]  # its own label may be taken back
+            parents, complements = complement(round, self.complement, parents)
             scores, threshold = purchase.scores_N[parents], purchase.threshold
             pool.extend(complements, parents, round.number + 1, scores, threshold)
             check_agreement(round.each, pool)
+            of_parents = round.data.train.images[parents], complements, pool.labels[parents]
+            row |= scoring.complement_columns(round.each, round.draws, *of_parents, scores)
         row |= {"acquired": int(is_told.sum()), "complemented": len(parents)}
         if round.data.people is not None:
             row |= scoring.answers_columns(purchase, answers.labels)

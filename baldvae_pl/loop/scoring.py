@@ -150,6 +150,49 @@ def metrics_with_draws(
     return {f"{key}_mc": float(value) for key, value in metrics.items()}
 
 
+def complement_columns(
+    each: Processes,
+    draws: Draws,
+    parents: Tensor,
+    complements: Tensor,
+    labels: Tensor,
+    parent_scores: Tensor,
+) -> dict[str, float]:
+    """Return the columns of a round about the complements that it made; none if it made none.
+
+    The paper wants a complement near its parent (5), and as uncertain as it (6): both as means over
+    complements, with the share of them that the classifier gives the label of their parent.
+
+    Args:
+        each: The processes of the run.
+        draws: The round's, which scored the parents too.
+        parents: Images of the parents, as W holds them.
+        complements: Theirs, likewise.
+        labels: Theirs.
+        parent_scores: BALD scores of the parents.
+    """
+    if len(complements) == 0:
+        return {}
+    apart = [
+        (to_floats(one) - to_floats(other)).flatten(1).square().mean(1).sqrt()
+        for one, other in zip(
+            parents.split(GENERATED_AT_ONCE), complements.split(GENERATED_AT_ONCE), strict=True
+        )
+    ]
+
+    def statistic(log_probs_N_T_C: Tensor) -> Tensor:
+        scores_N, guesses_N = bald(log_probs_N_T_C), log_probs_N_T_C.exp().mean(1).argmax(1)
+        return torch.stack([scores_N, guesses_N.to(scores_N)], 1)
+
+    scores_N, guesses_N = each.map(draws, complements, "Scoring complements", statistic).unbind(1)
+    return {
+        "complement/distance": torch.cat(apart).mean().item(),
+        "complement/bald": scores_N.mean().item(),
+        "complement/parent_bald": parent_scores.mean().item(),
+        "complement/acc": (guesses_N == labels).float().mean().item(),
+    }
+
+
 def complements_of(
     each: Processes,
     policy: Complement,

@@ -17,6 +17,8 @@ from baldvae_pl.epig import EPIG, Acquisition
 from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.loop.processes import dry_run
 from baldvae_pl.loop.scoring import generate
+from baldvae_pl.objective import Consistency, CrossEntropy
+from baldvae_pl.policies import AffineCopy, Informed
 from baldvae_pl.posterior import (
     Posterior,
     PosteriorFunction,
@@ -109,7 +111,7 @@ def needs_disagreement(
     if ranks_by_disagreement(function, selection):
         name = "EPIG" if isinstance(function, EPIG) else getattr(function, "__name__", "")
         return f"--acquisition.function {name}"
-    if isinstance(policy, Uncertain | Duplicate):
+    if isinstance(policy, Uncertain | Duplicate | AffineCopy | Informed):
         return f"--acquisition.complement {type(policy).__name__}"
     return None
 
@@ -242,6 +244,24 @@ def check_function(function: Acquisition, network: nn.Module, data: PoolDataModu
         f"--acquisition.function: for {count} images it gives {found}. It must give a tensor of "
         f"{count} finite scores."
     )
+
+
+def check_objective(objective: Any, network: nn.Module, policy: Complement) -> None:
+    """Raise a SettingError if nothing is, or nothing trains, the autoencoder that is needed."""
+    loss, name = type(objective).__name__, type(network).__name__
+    encodes = isinstance(network, Autoencoder)
+    if getattr(objective, "trains_autoencoder", False) and not encodes:
+        raise SettingError(
+            f"--model.objective: {loss} trains an autoencoder, and {name} is none. Take "
+            "--model.network baldvae_pl.networks.JointVAE, or another network that has encode and "
+            "decode."
+        )
+    needed = policy.needs_vae or getattr(objective, "needs_vae", False)
+    if needed and encodes and isinstance(objective, CrossEntropy | Consistency):
+        raise SettingError(
+            f"--model.objective: complements would come from the decoder of {name}, which {loss} "
+            "does not train. Take --model.objective Joint."
+        )
 
 
 def check_autoencoder(

@@ -1,19 +1,18 @@
 """The LightningModule of the VAE, and its training before round 0."""
 
 from collections.abc import Callable
-from math import e, pi
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
-from torch.nn import functional as F
 from typing_extensions import override
 
 from baldvae_pl.data.batches import Batch, Gather, RoundBatches, image_loader, to_floats
 from baldvae_pl.data.module import PoolDataModule
+from baldvae_pl.elbo import Likelihood, negative_elbo
 from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.modules.metrics import check_weights, diverged
 from baldvae_pl.networks import DenseVAE
@@ -47,7 +46,7 @@ class VAE(LightningModule):
         network: Callable[[], nn.Module] = DenseVAE,
         epochs: PositiveInt = 10,
         batch_size: PositiveInt = 128,
-        likelihood: Literal["bernoulli", "gaussian"] = "bernoulli",
+        likelihood: Likelihood = "bernoulli",
         optimizer: OptimizerCallable = torch.optim.Adam,
         ckpt_path: str | None = None,
         shared_path: str | None = None,
@@ -58,7 +57,7 @@ class VAE(LightningModule):
             self.network: Any = network()
         self.epochs = epochs
         self.batch_size = batch_size
-        self.likelihood = likelihood
+        self.likelihood: Likelihood = likelihood
         self.optimizer = optimizer
         self.ckpt_path = ckpt_path
         self.shared_path = shared_path
@@ -72,16 +71,9 @@ class VAE(LightningModule):
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        images = to_floats(batch[0])
-        mean, log_var = self.network.encode(images)
-        z = mean + torch.randn_like(mean) * (0.5 * log_var).exp()
-        decoded = self.network.decode(z)
-        if self.likelihood == "bernoulli":
-            of_a_pixel = F.binary_cross_entropy(decoded, images)
-        else:
-            of_a_pixel = 0.5 * (2 * pi * e * F.mse_loss(decoded, images)).log()
-        reconstruction = of_a_pixel * images[0].numel()
-        divergence = -0.5 * (1 + log_var - mean**2 - log_var.exp()).sum(1).mean()
+        reconstruction, divergence = negative_elbo(
+            self.network, to_floats(batch[0]), self.likelihood
+        )
         loss: Tensor = reconstruction + divergence
         # Not logged here: at every step that would take a fifth of the time.
         self.of_an_epoch.append(torch.stack([reconstruction, divergence]).detach())

@@ -11,6 +11,7 @@ from baldvae_pl.networks.classifiers import (
     VectorNet,
     dropout_head,
 )
+from baldvae_pl.networks.joint import JointVAE
 
 __all__ = [
     "CIFAR10Net",
@@ -18,6 +19,7 @@ __all__ = [
     "DenseVAE",
     "DigitsNet",
     "EncoderDecoder",
+    "JointVAE",
     "LeNet",
     "MNISTNet",
     "ResNet18",

@@ -21,6 +21,8 @@ from baldvae_pl import (
     AllNew,
     Answer,
     Classifier,
+    Consistency,
+    CrossEntropy,
     Deterministic,
     Digits,
     Duplicate,
@@ -43,8 +45,10 @@ from baldvae_pl import (
 )
 from baldvae_pl.acquisition import bald
 from baldvae_pl.data.batches import to_floats
+from baldvae_pl.geometry.space import points
+from baldvae_pl.joint import Joint as JointObjective
 from baldvae_pl.loop.processes import pool_data
-from baldvae_pl.networks import DenseVAE, DigitsNet
+from baldvae_pl.networks import DenseVAE, DigitsNet, JointVAE
 from baldvae_pl.pool import FOR_AUDIT, SYNTHESISED
 from baldvae_pl.posterior import Draws, DropoutDraws, eval_mode
 from baldvae_pl.seeding import Purpose, make_generator
@@ -349,6 +353,33 @@ def test_an_autoencoder_may_be_a_part_of_the_module(tmp_path: Path) -> None:
     assert (
         torch.load(tmp_path / LAST, weights_only=True)["callbacks"]["ActiveLearning"]["vae"] is None
     )
+
+
+def near_latents(candidates: Any) -> Tensor:
+    return points(candidates, torch.arange(candidates.query_size), "latents")
+
+
+def test_an_autoencoder_that_is_not_trained_yet_chooses_no_first_labels(tmp_path: Path) -> None:
+    network = Classifier(JointVAE, objective=JointObjective())
+    rounds = ActiveLearning(initial_selection=near_latents, complement=AllNew(), mc_samples=3)
+    with pytest.raises(SettingError, match=r"initial_selection: latents .* before round 0: .* own"):
+        fit(tmp_path, rounds, network)
+
+
+@pytest.mark.parametrize(
+    ("network", "objective", "words"),
+    [
+        (DigitsNet, JointObjective(), "Joint trains an autoencoder, and DigitsNet is none"),
+        (JointVAE, CrossEntropy(), "decoder of JointVAE, which CrossEntropy does not train"),
+        (JointVAE, Consistency(), "decoder of JointVAE, which Consistency does not train"),
+    ],
+)
+def test_an_autoencoder_has_to_be_there_and_to_be_trained(
+    network: Any, objective: Objective, words: str, tmp_path: Path
+) -> None:
+    rounds = ActiveLearning(complement=AllNew(), mc_samples=3, vae=DenseVAE())
+    with pytest.raises(SettingError, match=f"^--model.objective: .*{words}"):
+        fit(tmp_path, rounds, Classifier(network, objective=objective))
 
 
 # Questions

@@ -71,6 +71,24 @@ def test_two_processes_look_at_the_same_targets_and_points(tmp_path: Path) -> No
     assert rounds_of(alone / RUN)["labelled"].tolist() == [15, 40, 65]
 
 
+def test_informed_complements_are_the_same_with_two_processes(tmp_path: Path) -> None:
+    retrieval = {"threshold": 0.0, "neighbours": 20}
+    informed = ["--acquisition.complement=Retrieval"]
+    informed += [f"--acquisition.complement.{name}={value}" for name, value in retrieval.items()]
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    same_vae = f"--vae.ckpt_path={alone / RUN / 'checkpoints' / 'vae.ckpt'}"
+    for folder, how in ((alone, []), (both, [*processes(2), same_vae])):
+        folder.mkdir()
+        done = baldvae(*UNTRAINED, *informed, *how, "--acquisition.rounds=1", cwd=folder)
+        assert done.returncode == 0, done.stderr
+    states = [checkpoint(folder)["PoolDataModule"] for folder in (alone, both)]
+    assert_same_state(*states)
+    assert len(states[0]["pool"]["generated"]["labels"]) > 0
+    one, other = rounds_of(alone / RUN), rounds_of(both / RUN)
+    for column in (c for c in one if c.startswith("complement")):
+        assert one[column].tolist() == pytest.approx(other[column].tolist(), nan_ok=True)
+
+
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     for rounds, how in ((0, processes(2)), (1, []), (2, processes(3)), (3, processes(2))):
         resume = ["--ckpt_path=last"] * (rounds > 0)

@@ -138,6 +138,25 @@ def test_rounds_follow_the_algorithm(policy: str, tmp_path: Path) -> None:
     if policy != "none":
         assert len(parents) > 0
     assert len(rounds.history) == 3
+    for round in (0, 1):  # what complements are, image by image
+        row, these = rounds.history[round], pool.generated.rounds == round + 1
+        if not these.any():
+            assert not [key for key in row if key.startswith("complement/")]
+            continue
+        of, images = pool.generated.parents[these], to_floats(pool.generated.images[these])
+        log_probs = StepwisePosterior(vae, 2, torch.Generator())(images)
+        pairs = list(zip(images, to_floats(truth.images[of]), strict=True))
+        apart = [float(((one - other) ** 2).mean() ** 0.5) for one, other in pairs]
+        right = log_probs.exp().mean(1).argmax(1) == truth.labels[of]
+        assert row["complement/distance"] == pytest.approx(sum(apart) / len(apart), rel=1e-5)
+        assert row["complement/bald"] == pytest.approx(bald(log_probs).mean().item(), rel=1e-5)
+        assert row["complement/parent_bald"] == pytest.approx(scores[of].mean().item(), rel=1e-5)
+        assert row["complement/acc"] == pytest.approx(right.float().mean().item())
+        if policy == "duplicate":
+            assert row["complement/distance"] == 0
+            assert row["complement/bald"] == pytest.approx(row["complement/parent_bald"])
+        else:
+            assert row["complement/distance"] > 0
     assert "acquired" not in rounds.history[-1]  # no label is bought after the last training
 
 

@@ -94,6 +94,16 @@ def pool_after_two_purchases() -> Pool:
     return pool
 
 
+def test_what_complements_are_has_columns_only_where_there_are_any(tmp_path: Path) -> None:
+    path = tmp_path / "rounds.csv"
+    write_rounds(path, [*HISTORY, {"round": 3, "labelled": 9, "complement/acc": 0.5}])
+    *rows, last = read_rounds(path)
+    assert last["complement_acc"] == "0.5"
+    assert {row["complement_acc"] for row in rows} == {""}
+    write_rounds(path, HISTORY)
+    assert "complement_acc" not in read_rounds(path)[0]
+
+
 def test_rounds_csv(tmp_path: Path) -> None:
     write_rounds(tmp_path / "rounds.csv", HISTORY)
     assert (tmp_path / "rounds.csv").read_text() == ROUNDS

@@ -67,6 +67,24 @@ def test_every_round_can_be_kept_and_resumed_from(finished_run: Path, tmp_path: 
     assert_same_run(finished_run / RUN, tmp_path / RUN)
 
 
+def test_a_network_that_is_its_own_autoencoder_resumes_to_the_same_state(tmp_path: Path) -> None:
+    run = [
+        *(*SMALL, "--config=joint.yaml", "--model.network.width=4"),
+        *("--acquisition.complement=AllNew", "--acquisition.rounds=2"),
+    ]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    done = ran(*run, cwd=whole)
+    assert done.returncode == 0, done.stderr
+    assert forked(run, parts, at=At("training", 5, since=("round", 2))) == -signal.SIGKILL
+    resumed = ran(*run, "--ckpt_path=last", cwd=parts)
+    assert resumed.returncode == 0, resumed.stderr
+    folder = RUN.parent.with_name("digits+joint") / "version_0"
+    assert rounds_of(whole / folder)["complemented"].sum() == 50
+    assert_same_run(whole / folder, parts / folder)
+
+
 def one_at_a_time(folder: Path) -> list[str]:
     """An oracle in the working folder that answers one image after the other, and who notes it all.
 

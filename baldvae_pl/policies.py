@@ -1,0 +1,238 @@
+"""Complement policies beyond the paper's.
+
+`AffineCopy` is a control. The others are `Informed`: what they make depends on more than the
+parents, such as the labels, the classifier's draws or the images of U.
+"""
+
+from abc import ABC, abstractmethod
+from math import radians
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from baldvae_pl.acquisition import bald
+from baldvae_pl.complement import (
+    Autoencoder,
+    Complement,
+    Threshold,
+    at_least_as_uncertain,
+    capped,
+    decode_sample,
+)
+from baldvae_pl.errors import SettingError
+from baldvae_pl.selection import Candidates
+
+DECODED_AT_ONCE = 128
+"""Images decoded at a time."""
+
+DISTANCES_AT_ONCE = 2**24
+"""Distances between latents that are looked at at a time."""
+
+
+class AffineCopy(Complement):
+    """Control: as `Duplicate`, but moved: turned by up to 10° and shifted by up to 10 % each way.
+
+    What a complement gains beyond it, plain augmentation did not.
+
+    Args:
+        threshold: As of `Uncertain`.
+        max_per_parent: As of `Uncertain`.
+        max_share: As of `Uncertain`.
+    """
+
+    def __init__(
+        self,
+        threshold: Threshold = "lowest",
+        max_per_parent: int | None = None,
+        max_share: float | None = None,
+    ) -> None:
+        parents = capped(at_least_as_uncertain, max_per_parent, max_share)
+        super().__init__(parents, moved_copy, threshold=threshold)
+
+
+class Informed(Complement, ABC):
+    """A policy that sees the candidates and labels of a round when it makes complements.
+
+    Args:
+        threshold: As of `Uncertain`.
+        max_per_parent: As of `Uncertain`.
+        max_share: As of `Uncertain`.
+    """
+
+    def __init__(
+        self,
+        threshold: Threshold = "lowest",
+        max_per_parent: int | None = None,
+        max_share: float | None = None,
+    ) -> None:
+        parents = capped(at_least_as_uncertain, max_per_parent, max_share)
+        # It is by decode_sample that the autoencoder is tried before a run begins.
+        super().__init__(parents, decode_sample, needs_vae=True, threshold=threshold)
+
+    @abstractmethod
+    def make(
+        self, parents: Tensor, labels_N: Tensor, candidates: Candidates
+    ) -> tuple[Tensor, Tensor]:
+        """Return complements and before them the parent of each, on the CPU.
+
+        Called on every process, without gradients, the network in eval mode.
+
+        Args:
+            parents: Global indices in L.
+            labels_N: Of W, after the purchase; negative in U.
+            candidates: How to look at images of W; ``labelled`` is L after the purchase.
+
+        Returns:
+            Global indices in L, a parent once for each of its complements, and images in [0, 1].
+        """
+
+
+class Retrieval(Informed):
+    """Real images: those of U nearest to a sample of the parent's q(z|x), by their latent means.
+
+    One that the classifier gives another label than the parent's, averaged over the draws, is left
+    out.
+
+    Args:
+        neighbours: Images for each parent.
+        caps: As of `Uncertain`.
+    """
+
+    def __init__(self, neighbours: int = 1, **caps: Any) -> None:
+        super().__init__(**caps)
+        if neighbours < 1:
+            raise SettingError(
+                f"--acquisition.complement.neighbours: must be at least 1, got {neighbours}."
+            )
+        self.neighbours = neighbours
+
+    def make(
+        self, parents: Tensor, labels_N: Tensor, candidates: Candidates
+    ) -> tuple[Tensor, Tensor]:
+        """See `Informed`."""
+        unlabelled = candidates.highest(candidates.priorities_N, len(labels_N))
+        if len(unlabelled) == 0:
+            return parents[:0], torch.zeros(0, *candidates.image_shape)
+        mean, deviation = latents(parents, candidates)
+        z = mean + deviation * torch.randn(mean.shape, generator=candidates.generator)
+        means_U, _ = latents(unlabelled, candidates)
+        count = min(self.neighbours, len(unlabelled))
+        parts = z.split(max(1, DISTANCES_AT_ONCE // len(unlabelled)))
+        nearest = [torch.cdist(part, means_U).topk(count, largest=False).indices for part in parts]
+        found, of = unlabelled[torch.cat(nearest).flatten()], parents.repeat_interleave(count)
+        agreed = candidates.log_probs(found).exp().mean(1).argmax(1) == labels_N[of]
+        return of[agreed], candidates.map(lambda images: images, found)[agreed]
+
+
+class Mixed(Informed):
+    """Between two of a class: z' = z_i + u (z_j - z_i), u from 0 to 1/2, decoded.
+
+    z_i is the parent's latent mean, z_j that of another labelled image of its class, at random; one
+    that is alone in its class is decoded from its own mean.
+
+    Args:
+        caps: As of `Uncertain`.
+    """
+
+    def __init__(self, **caps: Any) -> None:
+        super().__init__(**caps)
+
+    def make(
+        self, parents: Tensor, labels_N: Tensor, candidates: Candidates
+    ) -> tuple[Tensor, Tensor]:
+        """See `Informed`."""
+        other = another_of_the_class(parents, candidates.labelled, labels_N, candidates.generator)
+        share = torch.rand(len(parents), 1, generator=candidates.generator) / 2
+        (z_i, _), (z_j, _) = latents(parents, candidates), latents(other, candidates)
+        parts = (z_i + share * (z_j - z_i)).split(DECODED_AT_ONCE)
+        return parents, torch.cat([decoded(part, candidates).cpu() for part in parts])
+
+
+class MostUncertain(Informed):
+    """The most uncertain of ten: of ten samples of q(z|x), decoded, the one with the highest BALD.
+
+    Only those count to which the classifier gives the parent's label with a probability of 1/2 or
+    more, averaged over the draws.
+
+    Args:
+        caps: As of `Uncertain`.
+    """
+
+    def __init__(self, **caps: Any) -> None:
+        super().__init__(**caps)
+
+    def make(
+        self, parents: Tensor, labels_N: Tensor, candidates: Candidates
+    ) -> tuple[Tensor, Tensor]:
+        """See `Informed`."""
+        assert candidates.draws is not None
+        mean, deviation = latents(parents, candidates)
+        best = torch.full((len(parents),), -1.0)
+        images = torch.zeros(len(parents), *candidates.image_shape)
+        for _ in range(10):
+            z = mean + deviation * torch.randn(mean.shape, generator=candidates.generator)
+            for part in torch.arange(len(parents)).split(DECODED_AT_ONCE):
+                made = decoded(z[part], candidates)
+                log_probs = candidates.draws(made).cpu()
+                probs = log_probs.exp().mean(1)
+                of_label = probs.gather(1, labels_N[parents[part], None])[:, 0]
+                scores = bald(log_probs).where(of_label >= 0.5, -1.0)
+                better = scores > best[part]
+                best[part[better]] = scores[better]
+                images[part[better]] = made[better.to(made.device)].cpu()
+        return parents[best >= 0], images[best >= 0]
+
+
+def latents(indices: Tensor, candidates: Candidates) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of q(z|x) of images of W, each (n, latent), on the CPU."""
+    autoencoder: Any = candidates.autoencoder
+    both = candidates.map(lambda images: torch.cat(autoencoder.encode(images), 1), indices)
+    mean, log_var = both.chunk(2, 1)
+    return mean, (0.5 * log_var).exp()
+
+
+def decoded(z: Tensor, candidates: Candidates) -> Tensor:
+    """Return what the decoder makes of z, on the accelerator."""
+    network: Any = candidates.network
+    autoencoder: Any = candidates.autoencoder
+    images: Tensor = autoencoder.decode(z.to(next(network.parameters()).device))
+    return images
+
+
+def another_of_the_class(
+    indices: Tensor, labelled: Tensor, labels_N: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Return for each of some labelled images a random other one of its class, or else itself.
+
+    Args:
+        indices: Global indices, of images in L.
+        labelled: Global indices of L.
+        labels_N: Of W.
+        generator: On the CPU.
+    """
+    classes = labels_N[labelled]
+    by_class = labelled[classes.argsort(stable=True)]
+    counts = classes.bincount()
+    begins = counts.cumsum(0) - counts
+    place_N = torch.empty_like(labels_N)
+    place_N[by_class] = torch.arange(len(labelled))
+    own = labels_N[indices]
+    drawn = torch.rand(len(indices), generator=generator)
+    further = 1 + (drawn * (counts[own] - 1)).long()
+    return by_class[begins[own] + (place_N[indices] - begins[own] + further) % counts[own]]
+
+
+def moved_copy(
+    images: Tensor, autoencoder: Autoencoder | None, generator: torch.Generator
+) -> Tensor:
+    """The parents, each turned by up to 10° and shifted by up to 10 % of height and width."""
+    del autoencoder
+    drawn = 2 * torch.rand(len(images), 3, generator=generator) - 1
+    angle, shift = radians(10) * drawn[:, 0], 0.2 * drawn[:, 1:]  # a side is 2 units long
+    cos, sin, aspect = angle.cos(), angle.sin(), images.shape[-1] / images.shape[-2]
+    rows = [cos, -sin / aspect, shift[:, 0], sin * aspect, cos, shift[:, 1]]
+    matrices = torch.stack(rows, 1).view(-1, 2, 3).to(images)
+    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
