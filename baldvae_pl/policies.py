@@ -5,12 +5,10 @@ parents, such as the labels, the classifier's draws or the images of U.
 """
 
 from abc import ABC, abstractmethod
-from math import radians
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from baldvae_pl.acquisition import bald
 from baldvae_pl.complement import (
@@ -23,6 +21,7 @@ from baldvae_pl.complement import (
 )
 from baldvae_pl.errors import SettingError
 from baldvae_pl.selection import Candidates
+from baldvae_pl.views import moved
 
 DECODED_AT_ONCE = 128
 """Images decoded at a time."""
@@ -229,10 +228,4 @@ def moved_copy(
 ) -> Tensor:
     """The parents, each turned by up to 10° and shifted by up to 10 % of height and width."""
     del autoencoder
-    drawn = 2 * torch.rand(len(images), 3, generator=generator) - 1
-    angle, shift = radians(10) * drawn[:, 0], 0.2 * drawn[:, 1:]  # a side is 2 units long
-    cos, sin, aspect = angle.cos(), angle.sin(), images.shape[-1] / images.shape[-2]
-    rows = [cos, -sin / aspect, shift[:, 0], sin * aspect, cos, shift[:, 1]]
-    matrices = torch.stack(rows, 1).view(-1, 2, 3).to(images)
-    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return moved(images, 10, 0, 0.1, generator=generator)

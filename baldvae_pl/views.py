@@ -44,7 +44,13 @@ def strong_view(images: Tensor) -> Tensor:
 
 
 def moved(
-    images: Tensor, degrees: float, scale: float, shift: float, shear: float = 0, warp: float = 0
+    images: Tensor,
+    degrees: float,
+    scale: float,
+    shift: float,
+    shear: float = 0,
+    warp: float = 0,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """Return each image moved and warped at random, on black; colour ones on a mirror.
 
@@ -55,16 +61,24 @@ def moved(
         shift: The largest shift in each direction, as a share of the image.
         shear: How far the lower edge is slanted to a side at most, as a share of half a height.
         warp: Standard deviation of a smooth displacement, as a share of the image.
+        generator: On the CPU; left out, the global one.
     """
-    angle, wide, high, right, down, slant = (torch.rand(6, len(images)) * 2 - 1).unbind()
+    drawn_6_n = torch.rand(6, len(images), generator=generator) * 2 - 1
+    angle, wide, high, right, down, slant = drawn_6_n.unbind()
     cos, sin = (angle * radians(degrees)).cos(), (angle * radians(degrees)).sin()
+    aspect = images.shape[3] / images.shape[2]  # both sides are 2 units long
     wide, high = 1 + scale * wide, 1 + scale * high
-    rows = [torch.stack([cos / wide, -sin / wide + shear * slant, 2 * shift * right], 1)]
-    rows += [torch.stack([sin / high, cos / high, 2 * shift * down], 1)]
+    across = -sin / (wide * aspect) + shear * slant
+    rows = [torch.stack([cos / wide, across, 2 * shift * right], 1)]
+    rows += [torch.stack([sin * aspect / high, cos / high, 2 * shift * down], 1)]
     theta_n_2_3 = torch.stack(rows, 1).to(images.device)
     grid = F.affine_grid(theta_n_2_3, list(images.shape), align_corners=False)
     if warp:
-        knots = 2 * warp * torch.randn(len(images), 2, KNOTS, KNOTS).to(images.device)
+        knots = (
+            2
+            * warp
+            * torch.randn(len(images), 2, KNOTS, KNOTS, generator=generator).to(images.device)
+        )
         waves = F.interpolate(knots, images.shape[2:], mode="bicubic", align_corners=True)
         grid = grid + waves.permute(0, 2, 3, 1)
     outside = "reflection" if images.shape[1] == 3 else "zeros"
