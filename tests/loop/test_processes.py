@@ -59,7 +59,10 @@ def test_same_weights_same_run_with_any_number_of_processes(number: int, tmp_pat
 def test_two_processes_look_at_the_same_targets_and_points(tmp_path: Path) -> None:
     geometric = [
         *("--acquisition.function=EPIG", "--acquisition.selection=ClusterMargin"),
-        *("--acquisition.initial_selection=Typical", "--acquisition.rounds=2"),
+        *("--acquisition.initial_selection=Typical", "--acquisition.rounds=1"),
+        # No VAE: two processes train another one.
+        "--acquisition.selection.space=images",
+        "--acquisition.initial_selection.space=images",
     ]
     alone, several = tmp_path / "alone", tmp_path / "several"
     for folder, how in ((alone, []), (several, processes(2))):
@@ -68,7 +71,7 @@ def test_two_processes_look_at_the_same_targets_and_points(tmp_path: Path) -> No
         assert done.returncode == 0, done.stderr
     tables = [folder / RUN / "acquisitions.csv" for folder in (alone, several)]
     assert tables[0].read_bytes() == tables[1].read_bytes()
-    assert rounds_of(alone / RUN)["labelled"].tolist() == [15, 40, 65]
+    assert rounds_of(alone / RUN)["labelled"].tolist() == [15, 40]
 
 
 def test_informed_complements_are_the_same_with_two_processes(tmp_path: Path) -> None:
