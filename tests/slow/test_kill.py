@@ -10,6 +10,13 @@ from conftest import RUN, SMALL, assert_same_run
 from killed import ASKED, EVENTS, At, finish, forked
 
 RUN_OF_TWO_VAE_EPOCHS = [*SMALL, "--vae.epochs=2"]
+FEW_LABELS = [
+    *RUN_OF_TWO_VAE_EPOCHS,
+    *("--model.objective=FixMatch", "--model.objective.unlabelled_batch_size=40"),
+    *("--model.schedule=one_cycle", "--acquisition.warm_start=true"),
+    *("--acquisition.function=EPIG", "--acquisition.initial_selection=Unexplored"),
+    *("--acquisition.selection=ClusterMargin", "--acquisition.selection.space=features"),
+]
 pytestmark = pytest.mark.slow
 
 
@@ -61,3 +68,23 @@ def test_killed_at_random_moments(seed: int, uninterrupted: Path, tmp_path: Path
         forked([*RUN_OF_TWO_VAE_EPOCHS, *resume], folder, after=chance.uniform(0, whole))
     finish(RUN_OF_TWO_VAE_EPOCHS, folder)
     assert_same(uninterrupted, folder, 3 * 25)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted_few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted_few")
+    assert forked(FEW_LABELS, folder) == 0, (folder / "output.txt").read_text()
+    return folder
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_semi_supervised_rounds_killed_at_random_moments(
+    seed: int, uninterrupted_few: Path, tmp_path: Path
+) -> None:
+    chance = random.Random(seed)
+    for _ in range(3):
+        begun = any(tmp_path.glob("lightning_logs/*/version_*"))
+        resume = ["--ckpt_path=last"] * begun
+        forked([*FEW_LABELS, *resume], tmp_path, after=chance.uniform(0, 8.0))
+    finish(FEW_LABELS, tmp_path)
+    assert_same(uninterrupted_few, tmp_path, 3 * 25)
