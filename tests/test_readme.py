@@ -49,7 +49,10 @@ def blocks(*documents: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", [name for name in blocks() if name.endswith(".sh")])
-def test_marked_commands_run_beside_the_marked_files(name: str, tmp_path: Path) -> None:
+def test_marked_commands_run_beside_the_marked_files(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # has the cache of vectors
     (document,) = [document for document in DOCUMENTS if name in blocks(document)]
     for file, block in blocks(document).items():
         (tmp_path / file).write_text(block, encoding="utf-8")

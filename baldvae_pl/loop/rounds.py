@@ -69,18 +69,20 @@ class ActiveLearning(Callback):
             ``log_probs_N_T_C`` to ``scores_N``, or a ``NetworkScore``.
         selection: Which images are bought together, given these scores: ``TopK``; ``Power``,
             ``Softmax`` or ``Softrank``, which sample; ``BatchBALD``; ``ClusterMargin``, the diverse
-            among the best; ``BADGE``, ``KCenter``, ``Typical`` or ``ProbCover``, which look at no
-            scores; ``Random``; or the import path of a function from ``Candidates`` to indices.
+            among the best; ``BADGE``, ``KCenter``, ``Typical``, ``ProbCover`` or ``Unexplored``,
+            which look at no scores; ``Random``; or the import path of a function from
+            ``Candidates`` to indices.
         initial_selection: The same for the first labels, before there is a network:
-            ``RandomSubset``, ``Typical``, ``ProbCover`` or ``KCenter``.
+            ``RandomSubset``, ``Unexplored``, ``Typical``, ``ProbCover`` or ``KCenter``.
         complement: Who gets a complement: ``Uncertain`` (BALD-VAE), ``NoComplements`` (BALD-O),
-            ``AllNew`` (VAE-All), ``Duplicate`` (control), or the import path of a ``Complement``.
+            ``AllNew`` (VAE-All), ``Duplicate`` or ``AffineCopy`` (controls), ``Retrieval``,
+            ``Mixed`` or ``MostUncertain``, or the import path of a ``Complement``.
         posterior: Bayesian approximation: ``MCDropout``, ``Deterministic``, or the import path of a
             function from (network, T, generator) to draws.
         mc_samples: Posterior draws T.
         warm_start: Go on from the last round's weights instead of a fresh network.
-        vae: Has ``encode`` and ``decode``, already trained; needed by ``Uncertain`` and ``AllNew``
-            unless the module has an ``autoencoder`` of its own.
+        vae: Has ``encode`` and ``decode``, already trained; what ``needs_vae`` uses it, unless the
+            module has an ``autoencoder`` of its own.
     """
 
     def __init__(
