@@ -374,8 +374,10 @@ class BaldVAECLI(LightningCLI):
         facts = self.datamodule.pool.image_shape, len(self.datamodule.classes)
         self.model.adapt(*facts)
         vae: VAE = self._get(self.config_init, "vae")
-        vae.adapt(*facts)
-        self._get(self.config_init, "acquisition").vae = vae.network
+        rounds: ActiveLearning = self._get(self.config_init, "acquisition")
+        if rounds.needs_vae(self.model):
+            vae.adapt(*facts)
+        rounds.vae = vae.network
 
     def _check_weights(self, checkpoint: RunCheckpoint) -> None:
         self.config_init[self.subcommand].ckpt_path = str(checkpoint.path)

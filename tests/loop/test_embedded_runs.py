@@ -174,3 +174,11 @@ def test_the_head_is_the_same_for_vectors_of_any_scale() -> None:
     torch.testing.assert_close(
         head(vectors), F.linear(hidden, head.head[4].weight, head.head[4].bias)
     )
+
+
+def test_a_vae_that_is_not_used_need_not_fit_the_vectors(here: Path) -> None:
+    unused = ["--vae.network=baldvae_pl.networks.ConvVAE", "--acquisition.complement=NoComplements"]
+    done = ran(*SMALL, *EMBEDDED, *unused, "--acquisition.rounds=0", cwd=here)
+    assert done.returncode == 0, done.stderr
+    used = [*unused[:1], "--acquisition.complement=Uncertain"]
+    assert "--vae.network: " in ran(*SMALL, *EMBEDDED, *used, cwd=here).stderr
