@@ -29,7 +29,7 @@ def refused(*arguments: str) -> str:
             ["--acquisition.function=no.such"],
             "--acquisition.function: 'no.such' cannot be imported",
         ),
-        (["--acquisition.complement=nope"], "AllNew, Duplicate, NoComplements, Uncertain"),
+        (["--acquisition.complement=nope"], "AffineCopy, AllNew, Duplicate, Mixed, MostUncertain"),
         (["--data.source=nope"], "Choose one of CIFAR10, Digits, FashionMNIST, ImageFolder, MNIST"),
         (["--acquisition.query_size=1278"], "Take at most 1277"),
         (["--acquisition.query_size=0"], "acquisition.query_size"),
@@ -224,16 +224,23 @@ def test_the_function_random_is_now_a_selection() -> None:
     [
         (
             "acquisition.selection",
-            "BatchBALD, Power, Random, RandomSubset, Softmax, Softrank, TopK",
+            "BADGE, BatchBALD, ClusterMargin, KCenter, Power, ProbCover, Random, RandomSubset, "
+            "Softmax, Softrank, TopK, Typical, Unexplored",
         ),
         (
             "acquisition.initial_selection",
-            "BatchBALD, Power, Random, RandomSubset, Softmax, Softrank, TopK",
+            "BADGE, BatchBALD, ClusterMargin, KCenter, Power, ProbCover, Random, RandomSubset, "
+            "Softmax, Softrank, TopK, Typical, Unexplored",
         ),
-        ("acquisition.complement", "AllNew, Duplicate, NoComplements, Uncertain"),
+        (
+            "acquisition.complement",
+            "AffineCopy, AllNew, Duplicate, Mixed, MostUncertain, NoComplements, Retrieval, "
+            "Uncertain",
+        ),
         ("acquisition.posterior", "Deterministic, MCDropout"),
         ("data.source", "CIFAR10, Digits, FashionMNIST, ImageFolder, MNIST"),
-        ("model.objective", "CrossEntropy"),
+        ("data.embedding", "Timm, Torchvision"),
+        ("model.objective", "Consistency, CrossEntropy, FixMatch, Joint"),
     ],
 )
 def test_a_wrong_name_lists_what_there_is(option: str, there: str) -> None:
