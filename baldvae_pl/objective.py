@@ -41,12 +41,11 @@ class Objective(ABC):
     unlabelled: Literal["U", "W"] | None = None
     unlabelled_batch_size = 64
     measures: Mapping[str, Tensor] = MappingProxyType({})
+    trains_autoencoder = False
+    """Whether the network has to encode and decode by itself."""
 
     def on_train_start(self) -> None:
         """Forget the round before; called before a round's first step."""
-
-    trains_autoencoder = False
-    """Whether the network has to encode and decode by itself."""
 
     @abstractmethod
     def __call__(self, step: Step) -> Tensor:
