@@ -26,6 +26,7 @@ _NAMES = {
         "BADGE",
         "ClusterMargin",
         "KCenter",
+        "PoissonLabels",
         "ProbCover",
         "Typical",
         "Unexplored",

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from baldvae_pl.errors import SettingError
 from baldvae_pl.objective import Objective, Step
 from baldvae_pl.posterior import eval_mode
+from baldvae_pl.selection import Candidates
 from baldvae_pl.views import strong_view, weak_view
 
 MEMORY = 0.99
@@ -47,7 +48,7 @@ class FixMatch(Objective):
         self.unlabelled_batch_size = unlabelled_batch_size
         self.mean_C: Tensor | None = None
 
-    def on_train_start(self) -> None:
+    def on_train_start(self, candidates: Candidates) -> None:  # noqa: ARG002
         """Forget which classes the network of the round before predicted."""
         self.mean_C = None
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from baldvae_pl.complement import Autoencoder
 from baldvae_pl.errors import SettingError
+from baldvae_pl.selection import Candidates
 
 
 class Step(NamedTuple):
@@ -22,6 +23,7 @@ class Step(NamedTuple):
         labels: Theirs, shape (n,).
         unlabelled: Images of U, or of all of W, not augmented, if the objective asks for them.
         autoencoder: The frozen VAE of the run, or a part of the module; None if there is none.
+        unlabelled_indices: Which images of W ``unlabelled`` are, likewise.
     """
 
     network: nn.Module
@@ -29,6 +31,7 @@ class Step(NamedTuple):
     labels: Tensor
     unlabelled: Tensor | None = None
     autoencoder: Autoencoder | None = None
+    unlabelled_indices: Tensor | None = None
 
 
 class Objective(ABC):
@@ -44,8 +47,13 @@ class Objective(ABC):
     trains_autoencoder = False
     """Whether the network has to encode and decode by itself."""
 
-    def on_train_start(self) -> None:
-        """Forget the round before; called before a round's first step."""
+    def on_train_start(self, candidates: Candidates) -> None:
+        """Forget the round before, and look at the pools; called before a round's first step.
+
+        Args:
+            candidates: L with its labels, U, and how to look at them; ``network`` is None, since it
+                is not trained yet.
+        """
 
     @abstractmethod
     def __call__(self, step: Step) -> Tensor:

@@ -31,6 +31,7 @@ class Purpose(IntEnum):
     AHEAD = 14
     MISTAKES = 15
     TARGETS = 16
+    OBJECTIVE = 17
 
 
 def derive_seed(seed: int, round: int, purpose: Purpose) -> int:

@@ -344,8 +344,8 @@ class PoolDataModule(LightningDataModule):
             (self.seed, self.trainer.current_epoch, Purpose.BATCHES),
             share,
         )
-        labels_of_pool = Images(self.train.images, self.pool.labels)
-        loader = image_loader(Gather(labels_of_pool, extra), batches)
+        bought = Images(self.train.images, self.pool.labels)
+        loader = image_loader(Gather(bought, extra), batches)
         objective = getattr(self.trainer.lightning_module, "objective", None)
         which = getattr(objective, "unlabelled", None)
         if objective is None or which is None:
@@ -358,7 +358,8 @@ class PoolDataModule(LightningDataModule):
             (self.seed, self.trainer.current_epoch, Purpose.UNLABELLED_BATCHES),
             share,
         )
-        beside = image_loader(Gather(labels_of_pool), others)
+        indexed = Images(self.train.images, torch.arange(len(self.train.labels)))
+        beside = image_loader(Gather(indexed), others)
         return CombinedLoader({"labelled": loader, "unlabelled": beside}, "min_size")
 
     @override

@@ -43,6 +43,7 @@ from baldvae_pl.loop.purchase import (
 )
 from baldvae_pl.loop.review import write_review
 from baldvae_pl.modules.metrics import check_weights
+from baldvae_pl.objective import Objective
 from baldvae_pl.options import resolve
 from baldvae_pl.posterior import Draws, MCDropout, Posterior, PosteriorFunction, eval_mode
 from baldvae_pl.runs.folder import RunFolder
@@ -208,13 +209,22 @@ class ActiveLearning(Callback):
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module: Any = pl_module
-        seed, round = pool_data(trainer).seed, trainer.current_epoch
+        data, round = pool_data(trainer), trainer.current_epoch
+        seed = data.seed
         self._learn_new_classes(trainer, pl_module)
         if not self.warm_start:
             torch.manual_seed(derive_seed(seed, round, Purpose.WEIGHTS))  # the same on every rank
             module.reset_parameters()
             for optimizer in trainer.optimizers:
                 optimizer.state.clear()
+        objective = getattr(module, "objective", None)
+        if isinstance(objective, Objective):
+            with refused("--model.objective"):
+                before = Round(
+                    round, Processes(trainer, pl_module), data, self._autoencoder(module)
+                )
+                nothing_N = torch.zeros(len(data.pool.labels))
+                objective.on_train_start(before.candidates(nothing_N, 0, Purpose.OBJECTIVE))
         torch.manual_seed(derive_seed(seed, round, Purpose.TRAINING) + trainer.global_rank)
         if isinstance(self.posterior, Posterior):
             self.posterior.on_train_start(module.network)
@@ -255,6 +265,7 @@ class ActiveLearning(Callback):
                 row |= scoring.metrics_with_draws(
                     round.each, round.draws, data.test, len(data.classes)
                 )
+        row |= scoring.graph_columns(getattr(pl_module, "objective", None), data)
         if data.people is not None:
             row |= scoring.interval(row.get("test/acc"), len(data.test.labels))
             if has_flattened([r["test/acc"] for r in (*self.history, row) if "test/acc" in r]):

@@ -13,7 +13,9 @@ from baldvae_pl.answer import CANNOT_TELL, Label
 from baldvae_pl.complement import Autoencoder, Complement, Purchase
 from baldvae_pl.data.batches import images_at_once, like_w, to_floats
 from baldvae_pl.data.images import Images
+from baldvae_pl.data.module import PoolDataModule
 from baldvae_pl.epig import EPIG
+from baldvae_pl.geometry import PoissonLabels
 from baldvae_pl.loop.processes import Processes
 from baldvae_pl.modules.metrics import probability_metrics
 from baldvae_pl.posterior import Draws, eval_mode, has_trunk_and_head
@@ -191,6 +193,18 @@ def complement_columns(
         "complement/parent_bald": parent_scores.mean().item(),
         "complement/acc": (guesses_N == labels).float().mean().item(),
     }
+
+
+def graph_columns(objective: Any, data: PoolDataModule) -> dict[str, float]:
+    """Return how many images the neighbour graph alone, without a network, gives its class.
+
+    As a share of U, by `PoissonLabels`; nothing for other objectives, or where people label.
+    """
+    if not isinstance(objective, PoissonLabels) or data.people is not None:
+        return {}
+    rest = data.pool.unlabelled
+    right = objective.guesses_N[rest] == data.train.labels[rest]
+    return {"graph/acc": right.float().mean().item()} if len(rest) else {}
 
 
 def complements_of(

@@ -15,6 +15,7 @@ from baldvae_pl.data.batches import to_floats
 from baldvae_pl.data.module import PoolDataModule
 from baldvae_pl.epig import EPIG, Acquisition
 from baldvae_pl.errors import SettingError, refused
+from baldvae_pl.geometry import PoissonLabels
 from baldvae_pl.loop.processes import dry_run
 from baldvae_pl.loop.scoring import generate
 from baldvae_pl.objective import Consistency, CrossEntropy
@@ -257,10 +258,10 @@ def check_objective(objective: Any, network: nn.Module, policy: Complement) -> N
             "decode."
         )
     needed = policy.needs_vae or getattr(objective, "needs_vae", False)
-    if needed and encodes and isinstance(objective, CrossEntropy | Consistency):
+    if needed and encodes and isinstance(objective, CrossEntropy | Consistency | PoissonLabels):
         raise SettingError(
-            f"--model.objective: complements would come from the decoder of {name}, which {loss} "
-            "does not train. Take --model.objective Joint."
+            f"--model.objective: complements and latents would be those of {name}, whose "
+            f"autoencoder {loss} does not train. Take --model.objective Joint."
         )
 
 

@@ -107,24 +107,19 @@ class Classifier(LightningModule):
 
     @override
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        labelled, unlabelled = batch, None
+        labelled, (unlabelled, indices) = batch, (None, None)
         if isinstance(batch, dict):
-            labelled, (unlabelled, _) = batch["labelled"], batch["unlabelled"]
+            labelled, (unlabelled, indices) = batch["labelled"], batch["unlabelled"]
         images, labels = labelled
         if self.augment is not None:
             images = self.augment(images)
         frozen = self.frozen_autoencoder[0] if self.frozen_autoencoder else None
-        step = Step(self.network, images, labels, unlabelled, self.autoencoder or frozen)
+        step = Step(self.network, images, labels, unlabelled, self.autoencoder or frozen, indices)
         loss = self.objective(step)
         measures = self.objective.measures if isinstance(self.objective, Objective) else {}
         self.log_dict({f"train/{name}": value for name, value in measures.items()})
         self.log("train/loss", loss, prog_bar=True)
         return loss
-
-    @override
-    def on_train_epoch_start(self) -> None:
-        if isinstance(self.objective, Objective):
-            self.objective.on_train_start()
 
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

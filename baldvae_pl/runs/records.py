@@ -18,11 +18,11 @@ ACQUISITION_COLUMNS = ["round", "kind", "index", "label", "score", "threshold", 
 def write_rounds(path: Path, history: Sequence[dict[str, float]]) -> None:
     """Write a row a round, in order; a cell without a value is empty.
 
-    What else a user's module logs as ``test/*``, what people answered and what complements are get
-    columns where there is any, and the last column is a check sum of the row, as reports are made
-    from this file alone.
+    What else a user's module logs as ``test/*``, what people answered, what complements are and
+    what the neighbour graph knows get columns where there is any. The last column is a check sum of
+    the row, as reports are made from this file alone.
     """
-    more = ("test/", "answers/", "complement/")
+    more = ("test/", "answers/", "complement/", "graph/")
     keys = {key for row in history for key in row if key.startswith(more)}
     own = sorted(keys - set(ROUND_COLUMNS))
     columns = [*ROUND_COLUMNS, *own]

@@ -758,22 +758,16 @@ def test_each_step_has_a_batch_of_the_unlabelled_beside_an_unchanged_labelled_on
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_no_image_of_the_labelled_is_among_the_unlabelled_and_no_label_is_told(seed: int) -> None:
+def test_no_image_of_the_labelled_is_among_the_unlabelled_and_indices_are_told(seed: int) -> None:
     data = data_of_twelve(objective=Unlabelled("U"), seed=seed, steps_per_round=9)
     data.pool.acquire(data.pool.unlabelled[:3], torch.zeros(3, dtype=torch.long), round=1)
     data.pool.set_aside(data.pool.unlabelled[:1])
     free = {*data.pool.unlabelled.tolist()}
     assert len(free) == 4
     for batch in both_batches(data):
-        assert {*numbers_in(batch["unlabelled"])} == free
-        assert batch["unlabelled"][1].tolist() == [-1] * 4
-
-
-def test_of_all_of_w_the_bought_labels_alone_are_told() -> None:
-    data = data_of_twelve(objective=Unlabelled("W"), steps_per_round=9)
-    for batch in both_batches(data):
-        images, labels = batch["unlabelled"]
-        assert torch.equal(labels, data.pool.labels[images[:, 0, 0, 0].long()])
+        images, indices = batch["unlabelled"]
+        assert {*indices.tolist()} == free
+        assert torch.equal(indices, images[:, 0, 0, 0].long())
 
 
 def test_rounds_and_seeds_have_other_unlabelled_batches() -> None:

@@ -33,6 +33,7 @@ from baldvae_pl import (
     NotYet,
     Objective,
     Oracle,
+    PoissonLabels,
     PoolDataModule,
     Posterior,
     Question,
@@ -45,12 +46,15 @@ from baldvae_pl import (
 )
 from baldvae_pl.acquisition import bald
 from baldvae_pl.data.batches import to_floats
+from baldvae_pl.geometry.graph import neighbour_graph
+from baldvae_pl.geometry.poisson import pseudo_labels
 from baldvae_pl.geometry.space import points
 from baldvae_pl.joint import Joint as JointObjective
 from baldvae_pl.loop.processes import pool_data
 from baldvae_pl.networks import DenseVAE, DigitsNet, JointVAE
 from baldvae_pl.pool import FOR_AUDIT, SYNTHESISED
 from baldvae_pl.posterior import Draws, DropoutDraws, eval_mode
+from baldvae_pl.runs.tables import read_rounds
 from baldvae_pl.seeding import Purpose, make_generator
 
 TRUTH = Digits()(Path()).train
@@ -309,6 +313,24 @@ def test_an_objective_gets_the_unlabelled_images_that_it_asks_for(
     assert len(seen) > 500
 
 
+def test_the_graph_alone_is_in_the_records_beside_the_network_that_learns_from_it(
+    tmp_path: Path,
+) -> None:
+    objective = PoissonLabels(space="images")
+    rounds = ActiveLearning(rounds=1, query_size=20, complement=NoComplements(), mc_samples=2)
+    data = fit(tmp_path, rounds, Classifier(DigitsNet, objective=objective), steps_per_round=60)
+    pool, rows = data.pool, read_rounds(tmp_path / LAST.parents[1] / "rounds.csv")
+    for row in rows:
+        bought = (pool.acquired_in >= 0) & (pool.acquired_in <= int(row["round"]))
+        labels_N = TRUTH.labels.where(bought, torch.tensor(-1))
+        graph = neighbour_graph(to_floats(TRUTH.images).flatten(1))
+        guesses_N = pseudo_labels(graph, labels_N, 10)[0].argmax(1)
+        right = (guesses_N == TRUTH.labels)[~bought].double().mean().item()
+        assert float(row["graph_acc"]) == pytest.approx(right, abs=1e-6)
+    assert [float(row["graph_acc"]) > 0.7 for row in rows] == [True, True]
+    assert float(rows[1]["test_acc"]) > 0.5
+
+
 class Joint(DenseVAE):
     """A classifier on the latent means, whose decoder makes the complements."""
 
@@ -370,8 +392,13 @@ def test_an_autoencoder_that_is_not_trained_yet_chooses_no_first_labels(tmp_path
     ("network", "objective", "words"),
     [
         (DigitsNet, JointObjective(), "Joint trains an autoencoder, and DigitsNet is none"),
-        (JointVAE, CrossEntropy(), "decoder of JointVAE, which CrossEntropy does not train"),
-        (JointVAE, Consistency(), "decoder of JointVAE, which Consistency does not train"),
+        (JointVAE, CrossEntropy(), "of JointVAE, whose autoencoder CrossEntropy does not train"),
+        (JointVAE, Consistency(), "of JointVAE, whose autoencoder Consistency does not train"),
+        (
+            JointVAE,
+            PoissonLabels(),
+            "latents would be those of JointVAE, .* PoissonLabels does not",
+        ),
     ],
 )
 def test_an_autoencoder_has_to_be_there_and_to_be_trained(
