@@ -32,6 +32,7 @@ class FixMatch(Objective):
     """
 
     unlabelled: Literal["U", "W"] | None = "W"
+    moves_images = True
 
     def __init__(
         self,

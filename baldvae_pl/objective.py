@@ -46,6 +46,9 @@ class Objective(ABC):
     measures: Mapping[str, Tensor] = MappingProxyType({})
     trains_autoencoder = False
     """Whether the network has to encode and decode by itself."""
+    moves_images = False
+    """Whether it trains with views so different from the images that at the end of a round the
+    statistics of batch normalisation are taken anew, from images as they are."""
 
     def on_train_start(self, candidates: Candidates) -> None:
         """Forget the round before, and look at the pools; called before a round's first step.

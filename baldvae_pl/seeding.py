@@ -32,6 +32,7 @@ class Purpose(IntEnum):
     MISTAKES = 15
     TARGETS = 16
     OBJECTIVE = 17
+    STATISTICS = 18
 
 
 def derive_seed(seed: int, round: int, purpose: Purpose) -> int:

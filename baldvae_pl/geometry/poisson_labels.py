@@ -37,6 +37,7 @@ class PoissonLabels(Objective):
     """
 
     unlabelled: Literal["U", "W"] | None = "W"
+    moves_images = True
 
     def __init__(
         self,

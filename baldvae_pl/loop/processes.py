@@ -43,10 +43,14 @@ class Processes:
 
         Images are converted here; Lightning's hook does so for the loaders alone.
         """
-        precision = self.trainer.precision_plugin
-        batch = precision.convert_input(to_floats(images.to(self.device)))
-        with precision.forward_context():
-            return function(batch)
+        with self.trainer.precision_plugin.forward_context():
+            return function(self.floats(images))
+
+    def floats(self, images: Tensor) -> Tensor:
+        """Return images of W as networks take them, on the device."""
+        floats = to_floats(images.to(self.device))
+        converted: Tensor = self.trainer.precision_plugin.convert_input(floats)
+        return converted
 
     @torch.no_grad()
     def map(

@@ -234,9 +234,15 @@ class ActiveLearning(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        network: Any = pl_module.network
+        steps = int(trainer.num_training_batches)
         if isinstance(self.posterior, Posterior):
-            network: Any = pl_module.network
-            self.posterior.on_train_step(network, batch_idx, int(trainer.num_training_batches))
+            self.posterior.on_train_step(network, batch_idx, steps)
+        objective = getattr(pl_module, "objective", None)
+        if batch_idx == steps - 1 and getattr(objective, "moves_images", False):
+            data, each = pool_data(trainer), Processes(trainer, pl_module)
+            generator = make_generator(data.seed, trainer.current_epoch, Purpose.STATISTICS)
+            scoring.retake_statistics(each, network, data, generator)
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -26,6 +26,7 @@ from baldvae_pl import (
     Deterministic,
     Digits,
     Duplicate,
+    FixMatch,
     Images,
     KCenter,
     NetworkScore,
@@ -311,6 +312,29 @@ def test_an_objective_gets_the_unlabelled_images_that_it_asks_for(
     labelled = set(data.pool.labelled.tolist())
     assert bool(seen & labelled) == (which == "W")
     assert len(seen) > 500
+
+
+def test_after_views_batch_normalisation_knows_the_images_as_they_are(tmp_path: Path) -> None:
+    def network() -> nn.Module:
+        layers = [nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Dropout(0.5)]
+        return nn.Sequential(*layers, nn.Linear(108, 10))
+
+    found = {}
+    for objective in (FixMatch(), CrossEntropy()):
+        rounds = ActiveLearning(rounds=0, query_size=5, complement=NoComplements(), mc_samples=2)
+        model = Classifier(network, objective=objective)
+        fit(tmp_path / type(objective).__name__, rounds, model, steps_per_round=5)
+        trained: Any = model.network
+        convolution, first = trained[0], trained[1]
+        assert first.momentum == 0.1
+        with torch.no_grad():
+            seen = convolution(to_floats(TRUTH.images))  # fewer than FOR_STATISTICS
+        expected = seen.mean((0, 2, 3)), seen.var((0, 2, 3))
+        found[type(objective)] = all(
+            torch.allclose(one, other, rtol=1e-3, atol=1e-6)
+            for one, other in zip((first.running_mean, first.running_var), expected, strict=True)
+        )
+    assert found == {FixMatch: True, CrossEntropy: False}
 
 
 def test_the_graph_alone_is_in_the_records_beside_the_network_that_learns_from_it(
