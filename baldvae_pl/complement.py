@@ -5,11 +5,11 @@ and *all new* in the other, as a fair comparison needs.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from baldvae_pl.errors import SettingError
 from baldvae_pl.pool import Pool
@@ -31,6 +31,12 @@ class Autoencoder(Protocol):
 
     def decode(self, z: Tensor) -> Tensor:
         """Return images of the shape and range of those that were encoded."""
+
+
+def in_precision_of(module: Any, images: Tensor) -> Tensor:
+    """Return images in the precision of a module's weights; as they are, if it has none."""
+    weight = next(module.parameters(), None) if isinstance(module, nn.Module) else None
+    return images if weight is None else images.to(weight.dtype)
 
 
 class Purchase(NamedTuple):

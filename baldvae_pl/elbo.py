@@ -23,7 +23,7 @@ def negative_elbo(
 
     Args:
         autoencoder: Encodes and decodes.
-        images: Floats in [0, 1], shape (n, C, H, W).
+        images: Floats in [0, 1], shape (n, C, H, W), or vectors (n, D).
         likelihood: Of images given z.
 
     Returns:

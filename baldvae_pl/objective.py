@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baldvae_pl.complement import Autoencoder
+from baldvae_pl.complement import Autoencoder, in_precision_of
 from baldvae_pl.errors import SettingError
+from baldvae_pl.posterior import eval_mode
 from baldvae_pl.selection import Candidates
 
 
@@ -95,13 +96,15 @@ class Consistency(Objective):
 
     def __call__(self, step: Step) -> Tensor:
         """Return the mean over the batch, in nats."""
-        assert step.autoencoder is not None
+        frozen = step.autoencoder
+        assert frozen is not None
         logits = step.network(step.images)
-        with torch.no_grad():
-            mean, log_var = step.autoencoder.encode(step.images)
+        module = frozen if isinstance(frozen, nn.Module) else nn.Identity()
+        with torch.no_grad(), eval_mode(module):
+            mean, log_var = frozen.encode(in_precision_of(frozen, step.images))
             z = mean + self.noise * torch.randn_like(mean) * (0.5 * log_var).exp()
-            decoded = step.autoencoder.decode(z)
-        log_probs = step.network(decoded).log_softmax(-1)
+            decoded = frozen.decode(z)
+        log_probs = step.network(decoded.to(step.images)).log_softmax(-1)
         target = logits.detach().log_softmax(-1)
         divergence = F.kl_div(log_probs, target, reduction="batchmean", log_target=True)
         return F.cross_entropy(logits, step.labels) + self.weight * divergence

@@ -18,10 +18,11 @@ from baldvae_pl.complement import (
     at_least_as_uncertain,
     capped,
     decode_sample,
+    in_precision_of,
 )
 from baldvae_pl.errors import SettingError
 from baldvae_pl.selection import Candidates
-from baldvae_pl.views import moved
+from baldvae_pl.views import random_affine
 
 DECODED_AT_ONCE = 128
 """Images decoded at a time."""
@@ -76,7 +77,7 @@ class Informed(Complement, ABC):
     ) -> tuple[Tensor, Tensor]:
         """Return complements and before them the parent of each, on the CPU.
 
-        Called on every process, without gradients, the network in eval mode.
+        Called on every process, without gradients, network and autoencoder in eval mode.
 
         Args:
             parents: Global indices in L.
@@ -89,40 +90,26 @@ class Informed(Complement, ABC):
 
 
 class Retrieval(Informed):
-    """Real images: those of U nearest to a sample of the parent's q(z|x), by their latent means.
+    """A real image: that of U nearest to a sample of the parent's q(z|x), by its latent mean.
 
-    One that the classifier gives another label than the parent's, averaged over the draws, is left
-    out.
-
-    Args:
-        neighbours: Images for each parent.
-        caps: As of `Uncertain`.
+    If the classifier gives it another label than the parent's, averaged over the draws, there is
+    none.
     """
-
-    def __init__(self, neighbours: int = 1, **caps: Any) -> None:
-        super().__init__(**caps)
-        if neighbours < 1:
-            raise SettingError(
-                f"--acquisition.complement.neighbours: must be at least 1, got {neighbours}."
-            )
-        self.neighbours = neighbours
 
     def make(
         self, parents: Tensor, labels_N: Tensor, candidates: Candidates
     ) -> tuple[Tensor, Tensor]:
         """See `Informed`."""
-        unlabelled = candidates.highest(candidates.priorities_N, len(labels_N))
+        unlabelled = candidates.unlabelled
         if len(unlabelled) == 0:
             return parents[:0], torch.zeros(0, *candidates.image_shape)
         mean, deviation = latents(parents, candidates)
         z = mean + deviation * torch.randn(mean.shape, generator=candidates.generator)
         means_U, _ = latents(unlabelled, candidates)
-        count = min(self.neighbours, len(unlabelled))
         parts = z.split(max(1, DISTANCES_AT_ONCE // len(unlabelled)))
-        nearest = [torch.cdist(part, means_U).topk(count, largest=False).indices for part in parts]
-        found, of = unlabelled[torch.cat(nearest).flatten()], parents.repeat_interleave(count)
-        agreed = candidates.log_probs(found).exp().mean(1).argmax(1) == labels_N[of]
-        return of[agreed], candidates.map(lambda images: images, found)[agreed]
+        found = unlabelled[torch.cat([torch.cdist(part, means_U).argmin(1) for part in parts])]
+        agreed = candidates.log_probs(found).exp().mean(1).argmax(1) == labels_N[parents]
+        return parents[agreed], candidates.map(lambda images: images, found)[agreed]
 
 
 class Mixed(Informed):
@@ -130,13 +117,7 @@ class Mixed(Informed):
 
     z_i is the parent's latent mean, z_j that of another labelled image of its class, at random; one
     that is alone in its class is decoded from its own mean.
-
-    Args:
-        caps: As of `Uncertain`.
     """
-
-    def __init__(self, **caps: Any) -> None:
-        super().__init__(**caps)
 
     def make(
         self, parents: Tensor, labels_N: Tensor, candidates: Candidates
@@ -154,13 +135,7 @@ class MostUncertain(Informed):
 
     Only those count to which the classifier gives the parent's label with a probability of 1/2 or
     more, averaged over the draws.
-
-    Args:
-        caps: As of `Uncertain`.
     """
-
-    def __init__(self, **caps: Any) -> None:
-        super().__init__(**caps)
 
     def make(
         self, parents: Tensor, labels_N: Tensor, candidates: Candidates
@@ -180,24 +155,28 @@ class MostUncertain(Informed):
                 scores = bald(log_probs).where(of_label >= 0.5, -1.0)
                 better = scores > best[part]
                 best[part[better]] = scores[better]
-                images[part[better]] = made[better.to(made.device)].cpu()
+                images[part[better]] = made[better.to(made.device)].float().cpu()
         return parents[best >= 0], images[best >= 0]
 
 
 def latents(indices: Tensor, candidates: Candidates) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of q(z|x) of images of W, each (n, latent), on the CPU."""
     autoencoder: Any = candidates.autoencoder
-    both = candidates.map(lambda images: torch.cat(autoencoder.encode(images), 1), indices)
-    mean, log_var = both.chunk(2, 1)
+
+    def encode(images: Tensor) -> Tensor:
+        return torch.cat(autoencoder.encode(in_precision_of(autoencoder, images)), 1)
+
+    mean, log_var = candidates.map(encode, indices).chunk(2, 1)
     return mean, (0.5 * log_var).exp()
 
 
 def decoded(z: Tensor, candidates: Candidates) -> Tensor:
-    """Return what the decoder makes of z, on the accelerator."""
+    """Return what the decoder makes of z, on the accelerator, as the network takes it."""
     network: Any = candidates.network
     autoencoder: Any = candidates.autoencoder
-    images: Tensor = autoencoder.decode(z.to(next(network.parameters()).device))
-    return images
+    on_device = z.to(next(network.parameters()).device)
+    images: Tensor = autoencoder.decode(in_precision_of(autoencoder, on_device))
+    return in_precision_of(network, images)
 
 
 def another_of_the_class(
@@ -228,4 +207,8 @@ def moved_copy(
 ) -> Tensor:
     """The parents, each turned by up to 10° and shifted by up to 10 % of height and width."""
     del autoencoder
-    return moved(images, 10, 0, 0.1, generator=generator)
+    if images.ndim == 2:
+        raise SettingError(
+            "--acquisition.complement: AffineCopy moves pictures, and W is vectors. Take Duplicate."
+        )
+    return random_affine(images, 10, 0, 0.1, generator=generator)

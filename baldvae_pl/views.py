@@ -1,8 +1,9 @@
 """Views of an image: the same class, seen differently.
 
-Float images in [0, 1] of shape (n, channels, height, width), on any device -> as many. All that is
-drawn comes from torch's global generator on the CPU, so that every accelerator sees the same views.
-Vectors of shape (n, features), which cannot be moved, lose some of their numbers instead.
+Float images in [0, 1] of shape (n, channels, height, width), on any device -> as many, each with a
+draw of its own (torchvision's transforms draw once a batch). It is drawn from torch's global
+generator on the CPU, so that every accelerator sees the same views. Vectors of shape (n, features),
+which cannot be moved, lose some of their numbers instead, by dropout.
 """
 
 from math import radians
@@ -17,7 +18,7 @@ HOLE = 0.3
 KNOTS = 5
 """A wave is drawn at so many points along each side, and smooth between them."""
 
-DIMMED = 0.4
+JITTER = 0.4
 """Brightness, contrast and colour of a strong view lie within 1 ± this."""
 
 LOST = 0.3
@@ -26,7 +27,7 @@ LOST = 0.3
 
 def weak_view(images: Tensor) -> Tensor:
     """Return images turned by up to 8°, scaled by up to 8 % and shifted by up to 10 %."""
-    return images if images.ndim == 2 else moved(images, 8, 0.08, 0.1)
+    return images if images.ndim == 2 else random_affine(images, 8, 0.08, 0.1)
 
 
 def strong_view(images: Tensor) -> Tensor:
@@ -37,13 +38,13 @@ def strong_view(images: Tensor) -> Tensor:
     """
     if images.ndim == 2:
         return F.dropout(images, LOST)
-    images = moved(images, 20, 0.2, 0.1, shear=0.25, warp=0.05)
+    images = random_affine(images, 20, 0.2, 0.1, shear=0.25, warp=0.05)
     if images.shape[1] == 3:
-        images = dimmed(images)
-    return with_hole(images)
+        images = color_jitter(images)
+    return cutout(images)
 
 
-def moved(
+def random_affine(
     images: Tensor,
     degrees: float,
     scale: float,
@@ -59,11 +60,12 @@ def moved(
         degrees: The largest angle.
         scale: The largest change of width, and of height, as a share.
         shift: The largest shift in each direction, as a share of the image.
-        shear: How far the lower edge is slanted to a side at most, as a share of half a height.
+        shear: How far the lower edge is slanted to a side at most, as a share of half a width.
         warp: Standard deviation of a smooth displacement, as a share of the image.
         generator: On the CPU; left out, the global one.
     """
-    drawn_6_n = torch.rand(6, len(images), generator=generator) * 2 - 1
+    count, float32 = len(images), torch.float32  # whatever the precision is: places are exact
+    drawn_6_n = torch.rand(6, count, generator=generator, dtype=float32) * 2 - 1
     angle, wide, high, right, down, slant = drawn_6_n.unbind()
     cos, sin = (angle * radians(degrees)).cos(), (angle * radians(degrees)).sin()
     aspect = images.shape[3] / images.shape[2]  # both sides are 2 units long
@@ -72,23 +74,21 @@ def moved(
     rows = [torch.stack([cos / wide, across, 2 * shift * right], 1)]
     rows += [torch.stack([sin * aspect / high, cos / high, 2 * shift * down], 1)]
     theta_n_2_3 = torch.stack(rows, 1).to(images.device)
-    grid = F.affine_grid(theta_n_2_3, list(images.shape), align_corners=False)
-    if warp:
-        knots = (
-            2
-            * warp
-            * torch.randn(len(images), 2, KNOTS, KNOTS, generator=generator).to(images.device)
-        )
-        waves = F.interpolate(knots, images.shape[2:], mode="bicubic", align_corners=True)
-        grid = grid + waves.permute(0, 2, 3, 1)
-    outside = "reflection" if images.shape[1] == 3 else "zeros"
-    found = F.grid_sample(images.float(), grid, padding_mode=outside, align_corners=False)
+    with torch.autocast(images.device.type, enabled=False):
+        grid = F.affine_grid(theta_n_2_3, list(images.shape), align_corners=False)
+        if warp:
+            knots = torch.randn(count, 2, KNOTS, KNOTS, generator=generator, dtype=float32)
+            knots = 2 * warp * knots.to(images.device)
+            waves = F.interpolate(knots, images.shape[2:], mode="bicubic", align_corners=True)
+            grid = grid + waves.permute(0, 2, 3, 1)
+        outside = "reflection" if images.shape[1] == 3 else "zeros"
+        found = F.grid_sample(images.float(), grid, padding_mode=outside, align_corners=False)
     return found.to(images.dtype)
 
 
-def dimmed(images: Tensor) -> Tensor:
+def color_jitter(images: Tensor) -> Tensor:
     """Return each image with another brightness, contrast and saturation."""
-    factors = 1 + DIMMED * (torch.rand(3, len(images), 1, 1, 1) * 2 - 1)
+    factors = 1 + JITTER * (torch.rand(3, len(images), 1, 1, 1) * 2 - 1)
     brightness, contrast, saturation = factors.to(images)
     grey = images.mean(1, keepdim=True)
     images = grey + saturation * (images - grey)
@@ -97,7 +97,7 @@ def dimmed(images: Tensor) -> Tensor:
     return found.clamp(0, 1)
 
 
-def with_hole(images: Tensor) -> Tensor:
+def cutout(images: Tensor) -> Tensor:
     """Return each image without a square at a random place: `HOLE` of it, black, or grey in colour.
 
     The square's centre is anywhere in the image (DeVries and Taylor 2017, "Cutout").

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from baldvae_pl import fixmatch
 from baldvae_pl.errors import SettingError
-from baldvae_pl.fixmatch import MEMORY, FixMatch
+from baldvae_pl.fixmatch import EMA_DECAY, FixMatch
 from baldvae_pl.objective import Step
 
 
@@ -46,14 +46,16 @@ UNLABELLED = torch.tensor([[5.0, 0, 0], [0, 0.5, 0], [0, 0, 4], [1, 1, 1]])
 @pytest.mark.usefixtures("same_views")
 def test_the_loss_is_that_of_labels_and_of_sure_guesses_for_strong_views() -> None:
     network = Seen().train()
-    objective = FixMatch(sure=0.9, weight=0.5, aligned=False, unlabelled_batch_size=4)
+    objective = FixMatch(
+        threshold=0.9, weight=0.5, distribution_alignment=False, unlabelled_batch_size=4
+    )
     step = Step(network, LABELLED, torch.tensor([0, 2]), UNLABELLED)
     loss = objective(step)
     # Sure are the first (class 0) and the third (class 2); their strong views are turned by one.
     supervised = (cross_entropy([2, 0, 1], 0) + cross_entropy([0, 1, 0], 2)) / 2
     guessed = (cross_entropy([0, 5, 0], 0) + cross_entropy([4, 0, 0], 2)) / 4
     assert loss.item() == pytest.approx(supervised + 0.5 * guessed, rel=1e-5)
-    assert objective.measures["sure"].item() == 0.5
+    assert objective.measures["confident"].item() == 0.5
     assert network.calls == [(False, 4), (True, 6)]  # guesses without dropout, then all at once
     assert network.training
 
@@ -66,7 +68,7 @@ def test_aligned_predictions_are_even_on_average_and_remember() -> None:
     by_hand = first / torch.tensor([0.7, 0.3])
     torch.testing.assert_close(objective.align(first), by_hand / by_hand.sum(1, keepdim=True))
     second = torch.tensor([[0.5, 0.5]])
-    mean = MEMORY * torch.tensor([0.7, 0.3]) + (1 - MEMORY) * 0.5
+    mean = EMA_DECAY * torch.tensor([0.7, 0.3]) + (1 - EMA_DECAY) * 0.5
     torch.testing.assert_close(objective.align(second)[0], (0.5 / mean) / (0.5 / mean).sum())
     objective.on_train_start(NOBODY)
     torch.testing.assert_close(objective.align(first), by_hand / by_hand.sum(1, keepdim=True))
@@ -75,7 +77,7 @@ def test_aligned_predictions_are_even_on_average_and_remember() -> None:
 @pytest.mark.usefixtures("same_views")
 def test_no_gradient_flows_through_a_guess() -> None:
     images = UNLABELLED.clone().requires_grad_()
-    FixMatch(sure=0.9, aligned=False)(
+    FixMatch(threshold=0.9, distribution_alignment=False)(
         Step(nn.Identity(), torch.zeros(1, 3), torch.tensor([0]), images)
     ).backward()
     # Of those without a guess there is none at all; of the others that of the cross-entropy alone.
@@ -86,7 +88,7 @@ def test_no_gradient_flows_through_a_guess() -> None:
     torch.testing.assert_close(images.grad[0], expected)
 
 
-@pytest.mark.parametrize("sure", [-0.1, 1.0])
-def test_a_share_that_is_none_is_refused(sure: float) -> None:
-    with pytest.raises(SettingError, match=r"^--model\.objective\.sure: .* got "):
-        FixMatch(sure=sure)
+@pytest.mark.parametrize("threshold", [-0.1, 1.0])
+def test_a_share_that_is_none_is_refused(threshold: float) -> None:
+    with pytest.raises(SettingError, match=r"^--model\.objective\.threshold: .* got "):
+        FixMatch(threshold=threshold)

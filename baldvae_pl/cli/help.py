@@ -1,6 +1,6 @@
 """Writes the help pages of the commands that would need seconds to import what they describe.
 
-``python -m baldvae_pl.cli.help`` after an option has changed; a test says when that is due.
+``python -m baldvae_pl.cli.help`` after an option has changed; a test says when one is missing.
 """
 
 import contextlib

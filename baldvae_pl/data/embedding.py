@@ -119,9 +119,10 @@ class Torchvision(Embedding):
         """Return the network, or raise a SettingError if it or its weights cannot be had."""
         with refused("--data.embedding.name"):
             there = torchvision.models.get_model_weights(self.name)
-            expected: Any = there.DEFAULT.transforms()
+            named = self.weights in there.__members__
+            expected: Any = (there[self.weights] if named else there.DEFAULT).transforms()
             network = torchvision.models.get_model(self.name)
-        if self.weights in there.__members__:
+        if named:
             try:
                 state = there[self.weights].get_state_dict(progress=False)
             except Exception as error:  # whatever a network or half a file leads to
@@ -169,7 +170,10 @@ def load_weights(network: nn.Module, path: str, read: Any) -> None:
     try:
         state: Mapping[str, Tensor] = read(str(Path(path).expanduser()))
         if not own.keys() <= state.keys():
-            state = dict(zip(own, state.values(), strict=False))
+            pairs = list(zip(own, state, strict=False))
+            if any(a.rpartition(".")[2] != b.rpartition(".")[2] for a, b in pairs):
+                raise KeyError("its tensors have other names, and another order")
+            state = {name: state[other] for name, other in pairs}
         network.load_state_dict({name: state[name] for name in own})
     except (OSError, RuntimeError, KeyError, AttributeError, EOFError, UnpicklingError) as error:
         reason = " ".join(str(error).split()).strip("'")

@@ -165,7 +165,7 @@ def check_network(embedded: Mapping[str, Any] | None, key: str | None) -> None:
     if (embedded and embedded["network"]) != key:
         raise SettingError(
             "--data.embedding: the checkpoint was made with another network, other weights or "
-            "another image_size. Give those of that run."
+            "another image_size, or without any. Give, or leave out, what that run had."
         )
 
 

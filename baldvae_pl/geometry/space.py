@@ -5,6 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from baldvae_pl.complement import in_precision_of
 from baldvae_pl.errors import SettingError
 from baldvae_pl.posterior import eval_mode
 from baldvae_pl.selection import Candidates
@@ -42,8 +43,13 @@ def points(candidates: Candidates, indices: Tensor, space: Space) -> Tensor:
             "features or images."
         )
     module = autoencoder if isinstance(autoencoder, nn.Module) else nn.Identity()
+
+    def mean(images: Tensor) -> Tensor:
+        encoded: Tensor = autoencoder.encode(in_precision_of(autoencoder, images))[0]
+        return encoded.flatten(1)
+
     with eval_mode(module):
-        return candidates.map(lambda images: autoencoder.encode(images)[0].flatten(1), indices)
+        return candidates.map(mean, indices)
 
 
 def some_of(indices: Tensor, most: int, generator: torch.Generator) -> Tensor:

@@ -59,6 +59,7 @@ class Processes:
         images: Tensor,
         description: str,
         statistic: Callable[[Tensor], Tensor] = lambda values: values,
+        indices: Tensor | None = None,
     ) -> Tensor:
         """Return a statistic of what a function makes of every image, on every process.
 
@@ -70,22 +71,25 @@ class Processes:
             images: As W holds them, shape (N, …).
             description: What the progress bar says.
             statistic: values -> numbers (n, …), row by row.
+            indices: Of the images that are meant, shape (N,); left out, all.
 
         Returns:
             float32, shape (N, …), on the CPU.
         """
+        count = len(images) if indices is None else len(indices)
         example = self.run(function, images[:1])
         numbers = max(images[0].numel(), example.numel())
         shape = statistic(example).shape[1:]
-        size = even_batches(len(images), self.batch_size or images_at_once(numbers))
-        starts = list(range(0, len(images), size))
+        size = even_batches(count, self.batch_size or images_at_once(numbers))
+        starts = list(range(0, count, size))
         if dry_run(self.trainer):
             starts = starts[: int(self.trainer.limit_predict_batches)]
         mine = starts[self.trainer.global_rank :: self.trainer.world_size]
-        result = torch.zeros(len(images), *shape, device=self.device)
+        result = torch.zeros(count, *shape, device=self.device)
         for start in track(self.trainer, mine, description):
             part = slice(start, start + size)
-            result[part] = statistic(self.run(function, images[part]))
+            batch = images[part] if indices is None else images[indices[part]]
+            result[part] = statistic(self.run(function, batch))
         reduced: Tensor = self.trainer.strategy.reduce(result, reduce_op="sum")
         return reduced.cpu()
 

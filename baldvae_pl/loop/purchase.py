@@ -54,7 +54,8 @@ class Round:
         data = self.data
 
         def look(function: Callable[[Tensor], Tensor], indices: Tensor) -> Tensor:
-            return self.each.map(function, data.train.images[indices], "Comparing candidates")
+            images, what = data.train.images, "Comparing candidates"
+            return self.each.map(function, images, what, indices=indices)
 
         return Candidates(
             priorities_N=priorities_N,
@@ -94,9 +95,11 @@ def timed(row: dict[str, float], column: str) -> Iterator[None]:
 
 
 def select(
-    setting: str, selection: Selection | SelectionFunction, among: Candidates, pool: Pool
+    round: Round, setting: str, selection: Selection | SelectionFunction, among: Candidates
 ) -> Tensor | Synthesised:
     """Let a selection choose, and check its choice before any label is paid for.
+
+    What the first process chooses: on different machines clusters might differ.
 
     Raises:
         SettingError: If it fails, or chooses none, too many, or others than images of U.
@@ -104,7 +107,9 @@ def select(
     with refused(setting):
         chosen = selection(among)
         if not isinstance(chosen, Synthesised):
-            pool.check_purchase(chosen)
+            mine = chosen
+            chosen = round.each.once(lambda: mine)
+            round.data.pool.check_purchase(chosen)
         count = len(chosen.images if isinstance(chosen, Synthesised) else chosen)
     if not 1 <= count <= among.query_size:
         raise SettingError(
@@ -167,7 +172,7 @@ def buy_first_labels(round: Round, selection: Selection | SelectionFunction) -> 
         chosen = pool.labelled[:0]
         if missing > 0:
             among = round.candidates(nothing_N, missing, Purpose.INITIAL_LABELS)
-            chosen = select(setting, selection, among, pool)
+            chosen = select(round, setting, selection, among)
         if not isinstance(chosen, Synthesised):
             chosen = torch.cat([pool.in_audit(answered=False), chosen])
     if isinstance(chosen, Synthesised):
@@ -241,7 +246,9 @@ def complement(round: TrainedRound, policy: Complement, parents: Tensor) -> tupl
     with refused("--acquisition.complement"):
         if isinstance(policy, Informed) and len(parents):
             among = round.candidates(torch.zeros(len(data.pool.labels)), len(parents), purpose)
-            with eval_mode(round.network), torch.no_grad():
+            frozen = round.autoencoder
+            vae = frozen if isinstance(frozen, nn.Module) else nn.Identity()
+            with eval_mode(round.network), eval_mode(vae), torch.no_grad():
                 parents, made = policy.make(parents, data.pool.labels, among)
             # What the first process has made: on different machines it might differ.
             return round.each.once(lambda: (parents, like_w(made, data.train.images.dtype)))

@@ -82,8 +82,9 @@ class ActiveLearning(Callback):
             function from (network, T, generator) to draws.
         mc_samples: Posterior draws T.
         warm_start: Go on from the last round's weights instead of a fresh network.
-        vae: Has ``encode`` and ``decode``, already trained; what ``needs_vae`` uses it, unless the
-            module has an ``autoencoder`` of its own.
+        vae: Has ``encode`` and ``decode``, already trained; used by each complement policy,
+            selection and objective that says ``needs_vae``, unless the module has an
+            ``autoencoder`` of its own.
     """
 
     def __init__(
@@ -148,7 +149,8 @@ class ActiveLearning(Callback):
         trial.check_module(pl_module, self.warm_start)
         if hasattr(module, "adapt"):
             module.adapt(data.pool.image_shape, len(data.classes))
-        trial.check_objective(objective, module.network, self.complement)
+        users = (self.complement, self.selection, self.initial_selection)
+        trial.check_objective(objective, module.network, users)
         need = trial.needs_disagreement(self.function, self.selection, self.complement)
         trial.check_network(module.network, self.posterior, self.mc_samples, data, need)
         trial.check_function(self.function, module.network, data)
@@ -211,6 +213,7 @@ class ActiveLearning(Callback):
         module: Any = pl_module
         data, round = pool_data(trainer), trainer.current_epoch
         seed = data.seed
+        self.training_began, self.training_ended = time.perf_counter(), None
         self._learn_new_classes(trainer, pl_module)
         if not self.warm_start:
             torch.manual_seed(derive_seed(seed, round, Purpose.WEIGHTS))  # the same on every rank
@@ -228,7 +231,6 @@ class ActiveLearning(Callback):
         torch.manual_seed(derive_seed(seed, round, Purpose.TRAINING) + trainer.global_rank)
         if isinstance(self.posterior, Posterior):
             self.posterior.on_train_start(module.network)
-        self.training_began, self.training_ended = time.perf_counter(), None
 
     @override
     def on_train_batch_end(
@@ -417,7 +419,7 @@ class ActiveLearning(Callback):
             if chosen is None:
                 count = int(min(self.query_size, data.budget_left))
                 among = round.candidates(priorities_N, count, Purpose.ACQUISITION)
-                chosen = select("--acquisition.selection", self.selection, among, pool)
+                chosen = select(round, "--acquisition.selection", self.selection, among)
             rule = self.complement.threshold
             purchase = purchase_of(round, chosen, scores_N, priorities_N, rule)
             row |= scoring.score_columns(

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import update_bn
 
 from baldvae_pl.acquisition import AcquisitionFunction, NetworkScore, bald
 from baldvae_pl.answer import CANNOT_TELL, Label
-from baldvae_pl.complement import Autoencoder, Complement, Purchase
+from baldvae_pl.complement import Autoencoder, Complement, Purchase, in_precision_of
 from baldvae_pl.data.batches import images_at_once, like_w, to_floats
 from baldvae_pl.data.images import Images
 from baldvae_pl.data.module import PoolDataModule
@@ -166,7 +166,8 @@ def retake_statistics(
     """
     rows = data.pool.trainable
     some = rows[torch.randperm(len(rows), generator=generator)[:FOR_STATISTICS]]
-    parts = some.split(images_at_once(data.train.images[0].numel()))
+    # Of one size, since each counts as much as another.
+    parts = some.tensor_split(-(-len(some) // images_at_once(data.train.images[0].numel())))
     with each.trainer.precision_plugin.forward_context():
         update_bn((each.floats(data.train.images[part]) for part in parts), network)
 
@@ -222,7 +223,7 @@ def graph_columns(objective: Any, data: PoolDataModule) -> dict[str, float]:
     if not isinstance(objective, PoissonLabels) or data.people is not None:
         return {}
     rest = data.pool.unlabelled
-    right = objective.guesses_N[rest] == data.train.labels[rest]
+    right = objective.pseudo_labels_N[rest] == data.train.labels[rest]
     return {"graph/acc": right.float().mean().item()} if len(rest) else {}
 
 
@@ -259,4 +260,5 @@ def generate(
     """Return the complements of a batch that lies on the autoencoder's device, on the CPU."""
     module = autoencoder if isinstance(autoencoder, nn.Module) else nn.Identity()
     with eval_mode(module):
-        return like_w(policy.generate(to_floats(images), autoencoder, generator), images.dtype)
+        floats = in_precision_of(module, to_floats(images))
+        return like_w(policy.generate(floats, autoencoder, generator), images.dtype)

@@ -1,5 +1,6 @@
 """Everything is tried on a few images before anything expensive begins."""
 
+from collections.abc import Iterable
 from math import isinf
 from typing import Any
 
@@ -15,10 +16,9 @@ from baldvae_pl.data.batches import to_floats
 from baldvae_pl.data.module import PoolDataModule
 from baldvae_pl.epig import EPIG, Acquisition
 from baldvae_pl.errors import SettingError, refused
-from baldvae_pl.geometry import PoissonLabels
 from baldvae_pl.loop.processes import dry_run
 from baldvae_pl.loop.scoring import generate
-from baldvae_pl.objective import Consistency, CrossEntropy
+from baldvae_pl.objective import Objective
 from baldvae_pl.policies import AffineCopy, Informed
 from baldvae_pl.posterior import (
     Posterior,
@@ -247,18 +247,25 @@ def check_function(function: Acquisition, network: nn.Module, data: PoolDataModu
     )
 
 
-def check_objective(objective: Any, network: nn.Module, policy: Complement) -> None:
-    """Raise a SettingError if nothing is, or nothing trains, the autoencoder that is needed."""
+def check_objective(objective: Any, network: nn.Module, users: Iterable[Any]) -> None:
+    """Raise a SettingError if nothing is, or nothing trains, the autoencoder that is needed.
+
+    Args:
+        objective: Of the classifier.
+        network: Likewise.
+        users: Complement policy and selections, of which some may need one.
+    """
     loss, name = type(objective).__name__, type(network).__name__
     encodes = isinstance(network, Autoencoder)
-    if getattr(objective, "trains_autoencoder", False) and not encodes:
+    trains = getattr(objective, "trains_autoencoder", False)
+    if trains and not encodes:
         raise SettingError(
             f"--model.objective: {loss} trains an autoencoder, and {name} is none. Take "
             "--model.network baldvae_pl.networks.JointVAE, or another network that has encode and "
             "decode."
         )
-    needed = policy.needs_vae or getattr(objective, "needs_vae", False)
-    if needed and encodes and isinstance(objective, CrossEntropy | Consistency | PoissonLabels):
+    needed = any(getattr(user, "needs_vae", False) for user in (objective, *users))
+    if needed and encodes and isinstance(objective, Objective) and not trains:
         raise SettingError(
             f"--model.objective: complements and latents would be those of {name}, whose "
             f"autoencoder {loss} does not train. Take --model.objective Joint."
@@ -270,10 +277,17 @@ def check_autoencoder(
 ) -> None:
     """Raise a SettingError if there is no autoencoder where one is needed, or it cannot be used."""
     if needed and autoencoder is None:
-        raise SettingError("ActiveLearning: this complement policy needs the argument vae.")
-    if not policy.needs_vae or autoencoder is None:
+        raise SettingError(
+            "ActiveLearning: its complement policy, a selection or the objective needs a VAE. Give "
+            "the argument vae."
+        )
+    if policy.needs_vae and autoencoder is None:
         return
     images = data.train.images[:2]
+    if not policy.needs_vae:
+        with refused("--acquisition.complement"):
+            generate(policy, autoencoder, images, torch.Generator())
+        return
     try:
         complements = generate(policy, autoencoder, images, torch.Generator())
     except Exception as error:

@@ -130,6 +130,11 @@ class Classifier(LightningModule):
             group["lr"] = factor * group.setdefault("initial_lr", group["lr"])
 
     @override
+    def on_train_epoch_end(self) -> None:
+        for group in self.trainer.optimizers[0].param_groups:  # a run may go on without a schedule
+            group["lr"] = group.get("initial_lr", group["lr"])
+
+    @override
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         images, labels = batch
         log_probs = self(images).float().log_softmax(-1)

@@ -18,6 +18,7 @@ LABELLED_BY_PEOPLE = "UnlabelledFolder"
 MAY_CHANGE_ON_RESUME = (
     "acquisition.rounds",
     "data.budget",
+    "data.embedding.init_args.weights",  # a file may lie elsewhere: what is in it is looked at
     "data.eval_batch_size",
     "data.labels",
     "data.root",

@@ -161,6 +161,19 @@ def test_other_precisions_run(precision: str) -> None:
     assert rounds_of(RUN)["labelled"].tolist() == [15, 40]
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed", "64-true"])
+def test_all_that_encodes_and_moves_images_runs_in_other_precisions(precision: str) -> None:
+    main(
+        [
+            *(*SMALL, "--acquisition.rounds=1", f"--trainer.precision={precision}"),
+            *("--model.objective=FixMatch", "--acquisition.initial_selection=Unexplored"),
+            *("--acquisition.complement=MostUncertain", "--acquisition.selection=KCenter"),
+            *("--acquisition.selection.space=latents", "--acquisition.complement.threshold=0.01"),
+        ]
+    )
+    assert rounds_of(RUN)["labelled"].tolist() == [15, 40]
+
+
 def test_checkpoint_of_another_run_is_refused() -> None:
     run = [*SMALL, "--acquisition.rounds=0", "--acquisition.complement=NoComplements"]
     main(run)

@@ -60,3 +60,9 @@ def test_on_one_piece_each_pick_is_far_from_all_before() -> None:
     chosen = Unexplored("images")(candidates(ring, 4, [], []))
     places = (chosen - chosen[0]).remainder(240).sort().values
     assert places.tolist() == pytest.approx([0, 60, 120, 180], abs=8)
+
+
+def test_labels_of_one_class_alone_leave_the_other_heaps_unexplored() -> None:
+    z = heaps(5, 40)
+    chosen = Unexplored("images")(candidates(z, 3, [10, 90], [1, 1]))
+    assert sorted((chosen // 40).tolist()) == [1, 3, 4]

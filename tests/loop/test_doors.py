@@ -368,6 +368,7 @@ class Joint(DenseVAE):
 
 class Both(Objective):
     unlabelled = "W"
+    trains_autoencoder = True
 
     def __call__(self, step: Step) -> Tensor:
         assert step.autoencoder is step.network

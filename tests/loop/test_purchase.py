@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -114,10 +116,12 @@ def test_a_selection_is_checked_before_any_label_is_paid_for(chosen: object, wor
         map=lambda function, indices: function(indices),
         generator=torch.Generator(),
     )
+    each, data = SimpleNamespace(once=lambda function: function()), SimpleNamespace(pool=pool)
+    round: Any = SimpleNamespace(each=each, data=data)
     with pytest.raises(SettingError, match=f"^--acquisition.selection: {words}"):
-        select("--acquisition.selection", Fixed(chosen), among, pool)
+        select(round, "--acquisition.selection", Fixed(chosen), among)
     fine = torch.tensor([8, 0])
-    assert select("--acquisition.selection", Fixed(fine), among, pool) is fine
+    assert select(round, "--acquisition.selection", Fixed(fine), among) is fine
 
 
 # In a run

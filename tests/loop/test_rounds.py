@@ -443,7 +443,7 @@ def test_the_vae_is_in_eval_mode_when_it_complements(tmp_path: Path) -> None:
 
 
 def test_policy_that_needs_a_vae_says_so(tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="needs the argument vae"):
+    with pytest.raises(SettingError, match=r"needs a VAE\. Give the argument vae"):
         fit(tmp_path, ActiveLearning(complement=Uncertain()))
 
 
