@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from conftest import SMALL
+import torch
+from conftest import RUN, SMALL
 
 from baldvae_pl.errors import SettingError
 from baldvae_pl.main import main
@@ -45,6 +46,9 @@ def test_each_round_has_the_whole_schedule(
     )
     main([*arguments, *options])
     assert seen == pytest.approx(expected * 3)
+    saved = torch.load(RUN / "checkpoints" / "last.ckpt", weights_only=True)
+    # Between rounds it is the optimizer's own, so that a run may go on without a schedule.
+    assert saved["optimizer_states"][0]["param_groups"][0]["lr"] == 0.1
 
 
 def test_an_unknown_schedule_names_the_known_one() -> None:
