@@ -154,6 +154,7 @@ class ActiveLearning(Callback):
         need = trial.needs_disagreement(self.function, self.selection, self.complement)
         trial.check_network(module.network, self.posterior, self.mc_samples, data, need)
         trial.check_function(self.function, module.network, data)
+        trial.check_first(self.initial_selection)
         trial.check_space("--acquisition.initial_selection", self.initial_selection, None)
         trial.check_space("--acquisition.selection", self.selection, module.network)
         self.uses_vae = self.needs_vae(pl_module)

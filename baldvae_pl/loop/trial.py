@@ -210,6 +210,16 @@ def check_space(setting: str, selection: Any, network: nn.Module | None) -> None
         )
 
 
+def check_first(selection: Selection | SelectionFunction) -> None:
+    """Raise a SettingError if first labels are to be chosen by scores, which there are none of."""
+    if getattr(selection, "ranks", False):
+        raise SettingError(
+            f"--acquisition.initial_selection: {type(selection).__name__} goes by scores, and "
+            "there are none before round 0. Take RandomSubset, Unexplored, Typical, ProbCover or "
+            "KCenter; one of your own says ranks = False."
+        )
+
+
 def check_outputs(network: nn.Module, outputs: int, data: PoolDataModule) -> None:
     """Raise a SettingError if a network does not have an output for each class."""
     if outputs != (classes := len(data.classes)):

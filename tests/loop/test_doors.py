@@ -20,7 +20,9 @@ from baldvae_pl import (
     ActiveLearning,
     AllNew,
     Answer,
+    BatchBALD,
     Classifier,
+    ClusterMargin,
     Consistency,
     CrossEntropy,
     Deterministic,
@@ -43,6 +45,7 @@ from baldvae_pl import (
     Source,
     Step,
     Synthesised,
+    TopK,
     Uncertain,
 )
 from baldvae_pl.acquisition import bald
@@ -400,6 +403,13 @@ def test_an_autoencoder_may_be_a_part_of_the_module(tmp_path: Path) -> None:
     assert (
         torch.load(tmp_path / LAST, weights_only=True)["callbacks"]["ActiveLearning"]["vae"] is None
     )
+
+
+@pytest.mark.parametrize("selection", [TopK(), ClusterMargin(space="images"), BatchBALD()])
+def test_first_labels_are_not_chosen_by_scores(selection: Selection, tmp_path: Path) -> None:
+    words = f"initial_selection: {type(selection).__name__} goes by scores, and there are none"
+    with pytest.raises(SettingError, match=words):
+        fit(tmp_path, ActiveLearning(initial_selection=selection, complement=NoComplements()))
 
 
 def near_latents(candidates: Any) -> Tensor:
