@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from baldvae_pl.experiments.compare import METHODS
-from baldvae_pl.experiments.report import GATHERED, draw_curves
+from baldvae_pl.experiments.arguments import GATHERED, METHODS
+from baldvae_pl.experiments.writing import draw_curves
 
 HERE = Path(__file__).parent
 PANELS = {
@@ -15,9 +15,23 @@ PANELS = {
     "figure4": "Figure 4: CIFAR-10 (JPEG copy), K = 1,000",
 }
 
+
+def runs(name: str) -> pd.DataFrame:
+    """Return all rounds of a comparison."""
+    return pd.read_csv(HERE / "results" / name / GATHERED)
+
+
 figure = Figure(figsize=(14, 4), layout="constrained")
 for axis, (name, title) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
-    rounds = pd.read_csv(HERE / "results" / name / GATHERED)
+    rounds = runs(name)
     seeds = rounds.groupby("method")["seed"].nunique().max()
     draw_curves(axis, rounds, f"{title}, {seeds} seeds", METHODS)
 figure.savefig(HERE / "curves.png", dpi=120)
+
+few, alone = runs("few_labels"), runs("label_efficiency")
+alone = alone[(alone["labelled"] <= 100) & (alone["method"] != "all_labels")]
+figure = Figure(figsize=(7, 4), layout="constrained")
+axis = figure.subplots()
+methods = ["few_labels", "margin", "batch_bald", "power_bald", "bald_o", "random"]
+draw_curves(axis, pd.concat([few, alone]), "MNIST: all images, and labels alone", methods)
+figure.savefig(HERE / "few_labels.png", dpi=120)

@@ -198,13 +198,19 @@ def buy_first_labels(round: Round, selection: Selection | SelectionFunction) -> 
         )
 
 
-def catch_up(round: TrainedRound) -> None:
-    """Take over what people have answered, unasked, since the last question was complete."""
+def catch_up(round: TrainedRound) -> int:
+    """Take over what people have answered, unasked, since the last question was complete.
+
+    Returns:
+        How many more labels there are than before.
+    """
     data, people = round.data, round.data.people
+    before = data.pool.labels_bought
     if people is not None:
         late = round.each.once(people.late_answers)
         people.take_over(late)
         data.pool.give(late.corrections, round.number + 1)
+    return data.pool.labels_bought - before
 
 
 def ask(round: Round, purchase: Purchase) -> Answers:

@@ -350,9 +350,11 @@ class ActiveLearning(Callback):
 
     def _buy_or_stop(self, round: TrainedRound) -> None:
         """Buy after the last round in the history, unless it was the last or all is bought."""
-        if self.pending is None:
-            catch_up(round)
-        if self.pending is None and not round.data.pool.in_unlabelled_N.any():
+        late = catch_up(round) if self.pending is None else 0
+        spent = round.data.budget_left < 1 or not round.data.pool.in_unlabelled_N.any()
+        if late and spent:  # of what was paid for, a last round learns too
+            self.history[-1] |= {"acquired": late, "complemented": 0}
+        elif self.pending is None and not round.data.pool.in_unlabelled_N.any():
             rank_zero_info("All images are labelled: the run ends here.")
             round.each.trainer.should_stop = True
         elif self.pending is None and round.data.budget_left < 1:

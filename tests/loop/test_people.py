@@ -209,6 +209,28 @@ def test_corrections_and_answers_that_nobody_asked_for_count_from_the_next_round
     assert pd.read_csv(RUN.rounds)["labelled"].tolist() == [20, 40]
 
 
+def test_answers_that_spend_the_budget_while_a_round_trains_are_trained_with(
+    secret: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = "--data.budget=40"
+    ends_waiting(budget)
+    asked = answer_the_question(secret)
+    step, others = Classifier.training_step, [file for file in secret if file not in asked][:20]
+
+    def answered_beside(self: Classifier, batch: object, number: int) -> torch.Tensor:
+        if self.trainer.current_epoch == 0 and number == 3:
+            LabelsFile(LABELS).append(Row(file, secret[file], "Ann") for file in others)
+        return step(self, batch, number)
+
+    monkeypatch.setattr(Classifier, "training_step", answered_beside)
+    main([*COMMAND, budget])
+    table = pd.read_csv(RUN.rounds)
+    assert table["labelled"].tolist() == [20, 40]
+    assert table["acquired"].tolist()[0] == 20
+    main([*COMMAND, budget])  # nothing is left to do
+    assert pd.read_csv(RUN.rounds)["labelled"].tolist() == [20, 40]
+
+
 def test_two_processes_ask_once_and_buy_what_one_buys(secret: dict[str, str]) -> None:
     one = ["--data.labels=one.csv", "--trainer.accelerator=cpu"]
     two = ["--data.labels=two.csv", "--trainer.accelerator=cpu", "--trainer.devices=2"]
