@@ -427,7 +427,9 @@ def identify(config: Any) -> Identity:
         method = str(config.method)
     else:
         method = shipped[-1] if shipped else describe_method(config.acquisition)
-    return Identity([name for name in names if name != method], method, seed, job())
+    if method in names:  # the last one: an experiment may be a method of its own comparison too
+        del names[len(names) - 1 - names[::-1].index(method)]
+    return Identity(names, method, seed, job())
 
 
 def describe_method(acquisition: Any) -> str:

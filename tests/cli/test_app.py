@@ -245,6 +245,7 @@ def test_the_saved_config_starts_the_same_run() -> None:
         (["digits", "bald_o"], [], {"configs": ["digits"], "method": "bald_o"}),
         (["digits", "bald_o", "smoke"], [], {"configs": ["digits", "smoke"], "method": "bald_o"}),
         (["digits", "bald_o"], ["--method=mine"], {"configs": ["digits", "bald_o"]}),
+        (["digits", "smoke", "digits"], ["--method=digits"], {"configs": ["digits", "smoke"]}),
         (["digits"], ["--acquisition.complement=AllNew"], {"method": "vae_all"}),
         (
             ["digits"],
