@@ -28,6 +28,8 @@ def test_purposes_keep_their_numbers() -> None:
         "AHEAD": 14,
         "MISTAKES": 15,
         "TARGETS": 16,
+        "OBJECTIVE": 17,
+        "STATISTICS": 18,
     }
 
 

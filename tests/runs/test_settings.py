@@ -31,6 +31,7 @@ SETTINGS: dict[str, Any] = {
         "batch_size": 32,
         "budget": None,
         "labels": None,
+        "embedding": {"class_path": "Timm", "init_args": {"weights": None}},
         "source": {
             "class_path": "ImageFolder",
             "init_args": {"cache_folder": None, "classes": None},
