@@ -99,8 +99,7 @@ class Consistency(Objective):
         frozen = step.autoencoder
         assert frozen is not None
         logits = step.network(step.images)
-        module = frozen if isinstance(frozen, nn.Module) else nn.Identity()
-        with torch.no_grad(), eval_mode(module):
+        with torch.no_grad(), eval_mode(frozen):
             mean, log_var = frozen.encode(in_precision_of(frozen, step.images))
             z = mean + self.noise * torch.randn_like(mean) * (0.5 * log_var).exp()
             decoded = frozen.decode(z)

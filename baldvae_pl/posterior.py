@@ -291,8 +291,11 @@ def split_head(head: nn.Module) -> tuple[nn.Module, Any, list[Any], list[Any]]:
 
 
 @contextmanager
-def eval_mode(network: nn.Module) -> Iterator[None]:
-    """Put every module into eval mode and afterwards back into its own."""
+def eval_mode(network: Any) -> Iterator[None]:
+    """Put every module into eval mode and afterwards back into its own; others have no mode."""
+    if not isinstance(network, nn.Module):
+        yield
+        return
     training = [module for module in network.modules() if module.training]
     network.eval()
     try:

@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from baldvae_pl.complement import in_precision_of
 from baldvae_pl.errors import SettingError
@@ -42,13 +42,12 @@ def points(candidates: Candidates, indices: Tensor, space: Space) -> Tensor:
             "--acquisition: latents are asked for as the space, and the run has no VAE. Take "
             "features or images."
         )
-    module = autoencoder if isinstance(autoencoder, nn.Module) else nn.Identity()
 
     def mean(images: Tensor) -> Tensor:
         encoded: Tensor = autoencoder.encode(in_precision_of(autoencoder, images))[0]
         return encoded.flatten(1)
 
-    with eval_mode(module):
+    with eval_mode(autoencoder):
         return candidates.map(mean, indices)
 
 

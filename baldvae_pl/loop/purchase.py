@@ -252,9 +252,7 @@ def complement(round: TrainedRound, policy: Complement, parents: Tensor) -> tupl
     with refused("--acquisition.complement"):
         if isinstance(policy, Informed) and len(parents):
             among = round.candidates(torch.zeros(len(data.pool.labels)), len(parents), purpose)
-            frozen = round.autoencoder
-            vae = frozen if isinstance(frozen, nn.Module) else nn.Identity()
-            with eval_mode(round.network), eval_mode(vae), torch.no_grad():
+            with eval_mode(round.network), eval_mode(round.autoencoder), torch.no_grad():
                 parents, made = policy.make(parents, data.pool.labels, among)
             # What the first process has made: on different machines it might differ.
             return round.each.once(lambda: (parents, like_w(made, data.train.images.dtype)))

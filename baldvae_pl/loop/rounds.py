@@ -25,6 +25,7 @@ from baldvae_pl.epig import EPIG, Acquisition
 from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.labelling.curve import PATIENCE, has_flattened
 from baldvae_pl.loop import scoring, trial
+from baldvae_pl.loop.batch_norm import retake_statistics
 from baldvae_pl.loop.dashboard import log_purchase, log_round
 from baldvae_pl.loop.guards import check_agreement, check_scores
 from baldvae_pl.loop.processes import Processes, dry_run, pool_data
@@ -245,7 +246,7 @@ class ActiveLearning(Callback):
         if batch_idx == steps - 1 and getattr(objective, "moves_images", False):
             data, each = pool_data(trainer), Processes(trainer, pl_module)
             generator = make_generator(data.seed, trainer.current_epoch, Purpose.STATISTICS)
-            scoring.retake_statistics(each, network, data, generator)
+            retake_statistics(each, network, data, generator)
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -351,10 +352,10 @@ class ActiveLearning(Callback):
     def _buy_or_stop(self, round: TrainedRound) -> None:
         """Buy after the last round in the history, unless it was the last or all is bought."""
         late = catch_up(round) if self.pending is None else 0
-        spent = round.data.budget_left < 1 or not round.data.pool.in_unlabelled_N.any()
-        if late and spent:  # of what was paid for, a last round learns too
+        all_labelled = not round.data.pool.in_unlabelled_N.any()
+        if late and (all_labelled or round.data.budget_left < 1):  # a last round learns of them too
             self.history[-1] |= {"acquired": late, "complemented": 0}
-        elif self.pending is None and not round.data.pool.in_unlabelled_N.any():
+        elif self.pending is None and all_labelled:
             rank_zero_info("All images are labelled: the run ends here.")
             round.each.trainer.should_stop = True
         elif self.pending is None and round.data.budget_left < 1:

@@ -7,7 +7,6 @@ from lightning.pytorch.utilities import rank_zero_warn
 from scipy.stats import binomtest
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import update_bn
 
 from baldvae_pl.acquisition import AcquisitionFunction, NetworkScore, bald
 from baldvae_pl.answer import CANNOT_TELL, Label
@@ -23,9 +22,6 @@ from baldvae_pl.posterior import Draws, eval_mode, has_trunk_and_head
 
 GENERATED_AT_ONCE = 128
 """Complements made at a time. Noise is drawn by the batch: another number makes other ones."""
-
-FOR_STATISTICS = 4096
-"""From so many images the statistics of batch normalisation are taken at the end of a round."""
 
 
 def score(
@@ -156,22 +152,6 @@ def metrics_with_draws(
     return {f"{key}_mc": float(value) for key, value in metrics.items()}
 
 
-def retake_statistics(
-    each: Processes, network: nn.Module, data: PoolDataModule, generator: torch.Generator
-) -> None:
-    """Take the running statistics of batch normalisation anew, from some images as they are.
-
-    They were those of moved images; the same on every process. A network without batch
-    normalisation is left alone.
-    """
-    rows = data.pool.trainable
-    some = rows[torch.randperm(len(rows), generator=generator)[:FOR_STATISTICS]]
-    # Of one size, since each counts as much as another.
-    parts = some.tensor_split(-(-len(some) // images_at_once(data.train.images[0].numel())))
-    with each.trainer.precision_plugin.forward_context():
-        update_bn((each.floats(data.train.images[part]) for part in parts), network)
-
-
 def complement_columns(
     each: Processes,
     draws: Draws,
@@ -258,7 +238,6 @@ def generate(
     generator: torch.Generator,
 ) -> Tensor:
     """Return the complements of a batch that lies on the autoencoder's device, on the CPU."""
-    module = autoencoder if isinstance(autoencoder, nn.Module) else nn.Identity()
-    with eval_mode(module):
-        floats = in_precision_of(module, to_floats(images))
+    with eval_mode(autoencoder):
+        floats = in_precision_of(autoencoder, to_floats(images))
         return like_w(policy.generate(floats, autoencoder, generator), images.dtype)
