@@ -55,6 +55,18 @@ _NAMES = {
     ],
     "policies": ["AffineCopy", "Informed", "Mixed", "MostUncertain", "Retrieval"],
     "posterior": ["Deterministic", "MCDropout", "Posterior"],
+    "rivals": [
+        "ASAL",
+        "GAAL",
+        "VAAL",
+        "VAEACGAN",
+        "BayesianAugmentation",
+        "Judge",
+        "LearningLoss",
+        "LeastLabelled",
+        "PredictedLoss",
+        "Regenerated",
+    ],
     "selection": [
         "BatchBALD",
         "Candidates",

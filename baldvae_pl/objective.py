@@ -25,6 +25,7 @@ class Step(NamedTuple):
         unlabelled: Images of U, or of all of W, not augmented, if the objective asks for them.
         autoencoder: The frozen VAE of the run, or a part of the module; None if there is none.
         unlabelled_indices: Which images of W ``unlabelled`` are, likewise.
+        done: The share of the round's steps that came before.
     """
 
     network: nn.Module
@@ -33,6 +34,7 @@ class Step(NamedTuple):
     unlabelled: Tensor | None = None
     autoencoder: Autoencoder | None = None
     unlabelled_indices: Tensor | None = None
+    done: float = 0.0
 
 
 class Objective(ABC):
@@ -47,9 +49,24 @@ class Objective(ABC):
     measures: Mapping[str, Tensor] = MappingProxyType({})
     trains_autoencoder = False
     """Whether the network has to encode and decode by itself."""
+    adds: tuple[str, ...] = ()
+    """Names of the modules that `extend` gives a network."""
+    lr: float | None = None
+    """Learning rate of these; None: that of the network."""
     moves_images = False
     """Whether it trains with views so different from the images that at the end of a round the
     statistics of batch normalisation are taken anew, from images as they are."""
+
+    def extend(self, network: nn.Module, image_shape: tuple[int, ...], num_classes: int) -> None:
+        """Give a fresh network what is to be trained beside it, as submodules.
+
+        Their weights are drawn after its own, which are thus the same with every objective.
+
+        Args:
+            network: Made for the data; changed in place.
+            image_shape: Of an image of W.
+            num_classes: Number of classes.
+        """
 
     def on_train_start(self, candidates: Candidates) -> None:
         """Forget the round before, and look at the pools; called before a round's first step.

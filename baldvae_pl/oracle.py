@@ -88,10 +88,16 @@ class Oracle(ABC):
         waits_for_the_file: Its answers come by the labels file, where people label; `answer` yields
             none, and is called again until all are there.
         folder: Where people label: that of the run, where the open question lies.
+        simulates: It answers by the labels that the data set came with, and is given them.
+        images_N: All of W, if so.
+        labels_N: Likewise.
     """
 
     waits_for_the_file = False
     folder: Path | None = None
+    simulates = False
+    images_N: Tensor | None = None  # noqa: N815
+    labels_N: Tensor | None = None  # noqa: N815
 
     @abstractmethod
     def answer(self, question: Question) -> Iterable[Answer]:
@@ -162,6 +168,8 @@ class SimulatedPerson(Oracle):
         seed: Of its errors.
     """
 
+    simulates = True
+
     def __init__(
         self,
         mistakes: float = 0.0,
@@ -176,7 +184,6 @@ class SimulatedPerson(Oracle):
                 raise SettingError(f"--data.oracle.{name}: {share} is no share from 0 to 1.")
         self.mistakes, self.cannot_tell, self.seconds = mistakes, cannot_tell, seconds
         self.session, self.seed = session, seed
-        self.labels_N: Tensor | None = None  # of the data set; the data module sets it
         self.by_file: dict[str, str] | None = None
         if labels is not None:
             try:

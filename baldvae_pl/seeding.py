@@ -33,6 +33,7 @@ class Purpose(IntEnum):
     TARGETS = 16
     OBJECTIVE = 17
     STATISTICS = 18
+    JUDGE = 19
 
 
 def derive_seed(seed: int, round: int, purpose: Purpose) -> int:

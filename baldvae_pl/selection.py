@@ -111,6 +111,8 @@ class Selection(ABC):
 
     ranks = True
     """Whether it buys by priorities, which must then tell images apart."""
+    makes_images = False
+    """Whether it asks about images that are not in W, a `Synthesised`."""
 
     @abstractmethod
     def __call__(self, candidates: Candidates) -> Tensor | Synthesised:
@@ -121,11 +123,27 @@ SelectionFunction = Callable[[Candidates], Tensor | Synthesised]
 
 
 class TopK(Selection):
-    """The K highest scores, as in the paper; in a tie those first in W."""
+    """The K highest scores, as in the paper; in a tie those first in W.
+
+    Args:
+        subset: Only so many random images of U are looked at, or K if that is more; null: all. With
+            a large K it keeps images that are much alike apart (Yoo and Kweon 2019).
+    """
+
+    def __init__(self, subset: int | None = None) -> None:
+        if subset is not None and subset < 1:
+            raise SettingError(f"--acquisition.selection.subset: must be at least 1, got {subset}.")
+        self.subset = subset
 
     def __call__(self, candidates: Candidates) -> Tensor:
         """Return their indices."""
-        return candidates.highest(candidates.priorities_N, candidates.query_size)
+        priorities_N, count = candidates.priorities_N, candidates.query_size
+        if self.subset is None:
+            return candidates.highest(priorities_N, count)
+        random_N = torch.rand(len(priorities_N), generator=candidates.generator)
+        some = candidates.highest(random_N, max(self.subset, count))
+        some = some.sort().values
+        return some[priorities_N[some].argsort(descending=True, stable=True)[:count]]
 
 
 class Random(Selection):

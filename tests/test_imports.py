@@ -13,6 +13,7 @@ PACKAGE = Path(baldvae_pl.__file__).parent
 WINGS = [
     "networks",
     "geometry",
+    "rivals",
     "runs",
     "data",
     "labelling",

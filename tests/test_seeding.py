@@ -30,6 +30,7 @@ def test_purposes_keep_their_numbers() -> None:
         "TARGETS": 16,
         "OBJECTIVE": 17,
         "STATISTICS": 18,
+        "JUDGE": 19,
     }
 
 

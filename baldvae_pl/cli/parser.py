@@ -13,7 +13,7 @@ from jsonargparse import ActionConfigFile, get_loader, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
 
-from baldvae_pl import geometry
+from baldvae_pl import geometry, rivals
 from baldvae_pl.cli.configs import find_config
 from baldvae_pl.complement import Complement
 from baldvae_pl.data.embedding import Embedding
@@ -61,7 +61,7 @@ MOVED_OPTIONS = {
 }
 """Options of earlier versions and where they are now."""
 
-KNOWN_BY_NAME = (UnlabelledFolder, LabelStudio, Joint, FixMatch, geometry)
+KNOWN_BY_NAME = (UnlabelledFolder, LabelStudio, Joint, FixMatch, geometry, rivals)
 """In files that nothing else here imports: a short name means what is imported."""
 
 SECTIONS = ("model", "data", "acquisition", "vae", "trainer", "predictions")

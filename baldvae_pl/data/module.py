@@ -38,7 +38,6 @@ from baldvae_pl.oracle import (
     Oracle,
     People,
     Question,
-    SimulatedPerson,
 )
 from baldvae_pl.pool import Pool
 from baldvae_pl.seeding import Purpose
@@ -151,8 +150,8 @@ class PoolDataModule(LightningDataModule):
             self.people = AskedPeople(labels, self.pool, self.oracle, self.root, self.budget)
             # Until there are two, the network is tried with as many.
             self.classes = [*self.people.classes, "", ""][: max(2, len(self.people.classes))]
-        if isinstance(self.oracle, SimulatedPerson) and self.people is None:
-            self.oracle.labels_N = self.train.labels
+        if isinstance(self.oracle, Oracle) and self.oracle.simulates and self.people is None:
+            self.oracle.images_N, self.oracle.labels_N = self.train
         self._check_options()
 
     def _check_options(self) -> None:

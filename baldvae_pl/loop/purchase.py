@@ -105,9 +105,11 @@ def select(
         SettingError: If it fails, or chooses none, too many, or others than images of U.
     """
     with refused(setting):
-        chosen = selection(among)
-        if not isinstance(chosen, Synthesised):
-            mine = chosen
+        mine = selection(among)
+        chosen: Tensor | Synthesised
+        if isinstance(mine, Synthesised):
+            chosen = Synthesised(round.each.once(mine.images.cpu))
+        else:
             chosen = round.each.once(lambda: mine)
             round.data.pool.check_purchase(chosen)
         count = len(chosen.images if isinstance(chosen, Synthesised) else chosen)

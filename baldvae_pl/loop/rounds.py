@@ -46,6 +46,7 @@ from baldvae_pl.loop.review import write_review
 from baldvae_pl.modules.metrics import check_weights
 from baldvae_pl.objective import Objective
 from baldvae_pl.options import resolve
+from baldvae_pl.oracle import Oracle
 from baldvae_pl.posterior import Draws, MCDropout, Posterior, PosteriorFunction, eval_mode
 from baldvae_pl.runs.folder import RunFolder
 from baldvae_pl.runs.records import in_one_line, write_acquisitions, write_rounds
@@ -156,6 +157,7 @@ class ActiveLearning(Callback):
         trial.check_network(module.network, self.posterior, self.mc_samples, data, need)
         trial.check_function(self.function, module.network, data)
         trial.check_first(self.initial_selection)
+        trial.check_who_answers(self.selection, data)
         trial.check_space("--acquisition.initial_selection", self.initial_selection, None)
         trial.check_space("--acquisition.selection", self.selection, module.network)
         self.uses_vae = self.needs_vae(pl_module)
@@ -391,7 +393,7 @@ class ActiveLearning(Callback):
             of_parents = round.data.train.images[parents], complements, pool.labels[parents]
             row |= scoring.complement_columns(round.each, round.draws, *of_parents, scores)
         row |= {"acquired": int(is_told.sum()), "complemented": len(parents)}
-        if round.data.people is not None:
+        if isinstance(round.data.oracle, Oracle):
             row |= scoring.answers_columns(purchase, answers.labels)
         self.pending = None
         images, pictures = round.data.train.images, round.data.pictures

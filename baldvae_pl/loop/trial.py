@@ -19,6 +19,7 @@ from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.loop.processes import dry_run
 from baldvae_pl.loop.scoring import generate
 from baldvae_pl.objective import Objective
+from baldvae_pl.oracle import Oracle
 from baldvae_pl.policies import AffineCopy, Informed
 from baldvae_pl.posterior import (
     Posterior,
@@ -207,6 +208,17 @@ def check_space(setting: str, selection: Any, network: nn.Module | None) -> None
             f"{setting}.space: features are what a network's trunk makes, and "
             f"{type(network).__name__} has none. Give it a trunk and a head, or take latents or "
             "images."
+        )
+
+
+def check_who_answers(selection: Selection | SelectionFunction, data: PoolDataModule) -> None:
+    """Raise a SettingError if a selection makes images, and nobody looks at them."""
+    looked_at = isinstance(data.oracle, Oracle) and data.people is None
+    if getattr(selection, "makes_images", False) and not looked_at:
+        raise SettingError(
+            f"--acquisition.selection: {type(selection).__name__} asks about images that are not "
+            "in the data set, and only those in it can be asked about. Give --data.oracle Judge, "
+            "or an Oracle of your own that sees them, and a data set with labels."
         )
 
 

@@ -67,6 +67,7 @@ class Classifier(LightningModule):
             "--model.schedule", schedule, schedules
         )
         self.frozen_autoencoder: list[Autoencoder] = []  # in a list, so that it is no submodule
+        self.done = 0.0  # share of the round's steps
 
     @property
     def autoencoder(self) -> Autoencoder | None:
@@ -80,9 +81,12 @@ class Classifier(LightningModule):
             image_shape: (channels, height, width), or (features,) of vectors.
             num_classes: Number of classes.
         """
+        objective, extend = self.objective, None
+        if isinstance(objective, Objective) and type(objective).extend is not Objective.extend:
+            extend = objective.extend
         with refused("--model.network"):
             network, self.make_network = adapted(
-                self.network, self.given_network, image_shape, num_classes
+                self.network, self.given_network, image_shape, num_classes, extend
             )
         if hasattr(self, "metrics"):
             self.metrics = probability_metrics(num_classes).to(self.device)
@@ -114,7 +118,8 @@ class Classifier(LightningModule):
         if self.augment is not None:
             images = self.augment(images)
         frozen = self.frozen_autoencoder[0] if self.frozen_autoencoder else None
-        step = Step(self.network, images, labels, unlabelled, self.autoencoder or frozen, indices)
+        autoencoder = self.autoencoder or frozen
+        step = Step(self.network, images, labels, unlabelled, autoencoder, indices, self.done)
         loss = self.objective(step)
         measures = self.objective.measures if isinstance(self.objective, Objective) else {}
         self.log_dict({f"train/{name}": value for name, value in measures.items()})
@@ -123,9 +128,10 @@ class Classifier(LightningModule):
 
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self.done = batch_idx / self.trainer.num_training_batches
         if self.schedule is None:
             return
-        factor = self.schedule(batch_idx / self.trainer.num_training_batches)
+        factor = self.schedule(self.done)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = factor * group.setdefault("initial_lr", group["lr"])
 
@@ -159,4 +165,12 @@ class Classifier(LightningModule):
 
     @override
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return self.optimizer(self.parameters())
+        objective = self.objective
+        groups: Any = self.parameters()
+        if isinstance(objective, Objective) and objective.lr is not None:
+            own: list[nn.Parameter] = []
+            added: list[nn.Parameter] = []
+            for name, weight in self.network.named_parameters():
+                (added if name.split(".")[0] in objective.adds else own).append(weight)
+            groups = [{"params": own}, {"params": added, "lr": objective.lr}]
+        return self.optimizer(groups)

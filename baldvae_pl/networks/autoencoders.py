@@ -84,11 +84,8 @@ class ConvVAE(EncoderDecoder):
         width: PositiveInt = 32,
         latent: PositiveInt = 128,
     ) -> None:
-        channels, *size = image_shape or (3, 32, 32)
-        # Halving an odd size loses a row or column, which doubling has to add again.
-        sizes = [tuple(pixels // 2**step for pixels in size) for step in range(4)]
-        lost = [(high % 2, wide % 2) for high, wide in sizes[:3]]
-        inner = (4 * width, *sizes[3])
+        channels = (image_shape or (3, 32, 32))[0]
+        inner, lost = halved_three_times(image_shape or (3, 32, 32), width)
         encoder = nn.Sequential(
             nn.Conv2d(channels, width, 4, 2, 1),
             nn.ReLU(),
@@ -110,3 +107,18 @@ class ConvVAE(EncoderDecoder):
             nn.Sigmoid(),
         )
         super().__init__(encoder, prod(inner), latent, decoder)
+
+
+def halved_three_times(
+    image_shape: tuple[int, int, int], width: int
+) -> tuple[tuple[int, int, int], list[tuple[int, int]]]:
+    """Return the shape of the innermost features, and what each halving loses.
+
+    Halving an odd size loses a row or column, which doubling has to add again.
+
+    Args:
+        image_shape: (channels, height, width).
+        width: Channels of the outermost convolution; they double at each step inwards.
+    """
+    sizes = [(image_shape[1] // 2**step, image_shape[2] // 2**step) for step in range(4)]
+    return (4 * width, *sizes[3]), [(high % 2, wide % 2) for high, wide in sizes[:3]]

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 NetworkFactory = Callable[..., nn.Module]
+Extend = Callable[[nn.Module, tuple[int, ...], int], None]
 
 
 def following(
@@ -27,16 +28,30 @@ def following(
 
 
 def adapted(
-    network: nn.Module, factory: NetworkFactory, image_shape: tuple[int, ...], num_classes: int
+    network: nn.Module,
+    factory: NetworkFactory,
+    image_shape: tuple[int, ...],
+    num_classes: int,
+    extend: Extend | None = None,
 ) -> tuple[nn.Module, NetworkFactory]:
     """Return a network for these data and what makes fresh ones like it.
 
     The network that is there is kept if its weights have the right shapes already, and the global
     generator is left as it was, so that asking changes nothing.
+
+    Args:
+        network: That is there.
+        factory: See `following`.
+        image_shape: Likewise.
+        num_classes: Likewise.
+        extend: (network, image_shape, num_classes) -> None; gives each fresh network what is
+            trained beside it.
     """
-    if not _open_facts(factory, image_shape, num_classes):
+    if not _open_facts(factory, image_shape, num_classes) and extend is None:
         return network, factory
     follows = following(factory, image_shape, num_classes)
+    if extend is not None:
+        follows = partial(_extended, follows, extend, image_shape, num_classes)
     with torch.random.fork_rng(devices=[]):
         fresh = follows()
     shapes = [{k: w.shape for k, w in n.state_dict().items()} for n in (network, fresh)]
@@ -58,6 +73,14 @@ def first_made(factory: NetworkFactory) -> nn.Module:
     given = {k: v for k, v in factory.keywords.items() if v is not None or k not in closed}
     made: nn.Module = factory.func(*factory.args, **given)
     return made
+
+
+def _extended(
+    factory: NetworkFactory, extend: Extend, image_shape: tuple[int, ...], num_classes: int
+) -> nn.Module:
+    network = factory()
+    extend(network, image_shape, num_classes)
+    return network
 
 
 def _open_facts(

@@ -240,7 +240,10 @@ def test_the_function_random_is_now_a_selection() -> None:
         ("acquisition.posterior", "Deterministic, MCDropout"),
         ("data.source", "CIFAR10, Digits, FashionMNIST, ImageFolder, MNIST"),
         ("data.embedding", "Timm, Torchvision"),
-        ("model.objective", "Consistency, CrossEntropy, FixMatch, Joint, PoissonLabels"),
+        (
+            "model.objective",
+            "Consistency, CrossEntropy, FixMatch, Joint, LearningLoss, PoissonLabels",
+        ),
     ],
 )
 def test_a_wrong_name_lists_what_there_is(option: str, there: str) -> None:

@@ -1,0 +1,95 @@
+"""A judge: who answers for images that were made, in experiments without people."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from baldvae_pl.answer import CANNOT_TELL, Answer
+from baldvae_pl.errors import SettingError
+from baldvae_pl.networks import LeNet
+from baldvae_pl.networks.making import following
+from baldvae_pl.oracle import Oracle, Question
+from baldvae_pl.posterior import eval_mode
+from baldvae_pl.seeding import Purpose, derive_seed
+
+BATCH = 64
+"""Images a step, by Adam with a learning rate of 0.001."""
+
+
+class Judge(Oracle):
+    """Tells the class of made images, as a network does that has learnt all labels of W.
+
+    It learns apart from the run, on the CPU, when it is first asked about an image that is not in
+    W, and gives the same answers at every start. Images of W get their own labels.
+
+    Args:
+        sure: If no class has this probability, it cannot tell.
+        epochs: Passes over W.
+        network: Makes the network; what it leaves open follows from the data.
+        seed: Of its weights and batches.
+    """
+
+    simulates = True
+
+    def __init__(
+        self,
+        sure: float = 0.9,
+        epochs: int = 2,
+        network: Callable[[], nn.Module] = LeNet,
+        seed: int = 0,
+    ) -> None:
+        if not 0 <= sure <= 1:
+            raise SettingError(f"--data.oracle.sure: {sure} is no probability from 0 to 1.")
+        if epochs < 1:
+            raise SettingError(f"--data.oracle.epochs: must be at least 1, got {epochs}.")
+        self.sure = sure
+        self.epochs = epochs
+        self.make_network = network
+        self.seed = seed
+        self.network: nn.Module | None = None
+
+    def answer(self, question: Question) -> Iterator[Answer]:
+        """Answer all at once."""
+        assert self.labels_N is not None
+        made = question.indices < 0
+        labels = self.labels_N[question.indices.clamp(min=0)]
+        if made.any():
+            labels[made] = self.look(question.images[made], len(question.classes))
+        for index, label in zip(question.indices.tolist(), labels.tolist(), strict=True):
+            yield Answer(index, CANNOT_TELL if label < 0 else label)
+
+    @torch.no_grad()
+    def look(self, images: Tensor, num_classes: int) -> Tensor:
+        """Return the class of each image, or -1 where it is not sure."""
+        if self.network is None:
+            self.network = self.trained(num_classes)
+        with eval_mode(self.network):
+            probs = [self.network(part).softmax(1) for part in floats(images).split(BATCH)]
+        probability, label = torch.cat(probs).max(1)
+        return label.where(probability >= self.sure, -1)
+
+    @torch.enable_grad()
+    def trained(self, num_classes: int) -> nn.Module:
+        """Return a network that has learnt all labels of W."""
+        assert self.images_N is not None
+        assert self.labels_N is not None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self.seed, 0, Purpose.JUDGE))
+            shape = tuple(self.images_N.shape[1:])
+            network = following(self.make_network, shape, num_classes)()
+            optimizer = torch.optim.Adam(network.parameters())
+            for _ in range(self.epochs):
+                for part in torch.randperm(len(self.labels_N)).split(BATCH):
+                    logits: Any = network(floats(self.images_N[part]))
+                    optimizer.zero_grad()
+                    F.cross_entropy(logits, self.labels_N[part]).backward()
+                    optimizer.step()
+        return network.eval()
+
+
+def floats(images: Tensor) -> Tensor:
+    """Return images as a network takes them: bytes as floats in [0, 1], vectors as they are."""
+    return images / 255 if images.dtype == torch.uint8 else images
