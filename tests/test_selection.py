@@ -70,6 +70,21 @@ def test_top_k_are_the_highest_of_the_unlabelled() -> None:
     assert TopK()(candidates(SCORES, 3, labelled=[3])).tolist() == [2, 5, 0]
 
 
+def test_top_k_of_a_random_part_are_the_highest_of_that_part() -> None:
+    scores = torch.randperm(200, generator=torch.Generator().manual_seed(1)).float()
+    labelled = [int(scores.argmax())]
+    bought = TopK(subset=50)(candidates(scores, 10, labelled))
+    drawn = torch.rand(200, generator=torch.Generator().manual_seed(0))
+    drawn[labelled] = -1
+    part = drawn.argsort(descending=True)[:50]
+    assert bought.tolist() == part[scores[part].argsort(descending=True)[:10]].tolist()
+    assert TopK(subset=3)(candidates(scores, 10)).shape == (10,)  # never fewer than are bought
+    everything = TopK(subset=1000)(candidates(scores, 10, labelled))
+    assert everything.tolist() == TopK()(candidates(scores, 10, labelled)).tolist()
+    with pytest.raises(SettingError, match=r"^--acquisition\.selection\.subset: .* got 0"):
+        TopK(subset=0)
+
+
 @pytest.mark.parametrize("coldness", [0.0, 0.5, 1.0, 3.0])
 @pytest.mark.parametrize("choose", [Power, Softmax, Softrank])
 def test_samples_have_the_distribution_of_the_paper(
