@@ -162,6 +162,12 @@ class ActiveLearning(Callback):
         trial.check_space("--acquisition.selection", self.selection, module.network)
         self.uses_vae = self.needs_vae(pl_module)
         autoencoder = self._autoencoder(pl_module)
+        askers = {
+            "--acquisition.selection": self.selection,
+            "--acquisition.initial_selection": self.initial_selection,
+            "--model.objective": objective,
+        }
+        trial.check_codes(autoencoder, self.complement, askers)
         trial.check_autoencoder(self.complement, autoencoder, self.uses_vae, data)
         self.checked = True
 

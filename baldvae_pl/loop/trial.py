@@ -294,6 +294,31 @@ def check_objective(objective: Any, network: nn.Module, users: Iterable[Any]) ->
         )
 
 
+def check_codes(autoencoder: Any, complement: Complement, users: dict[str, Any]) -> None:
+    """Raise a SettingError if codes of images are asked for, and the generator makes none.
+
+    Args:
+        autoencoder: The generator of the run, if it has one.
+        complement: Its policy.
+        users: Selections and the objective, by their settings.
+    """
+    if autoencoder is None or hasattr(autoencoder, "encode"):
+        return
+    asking = [
+        setting
+        for setting, user in users.items()
+        if getattr(user, "needs_vae", False) and getattr(user, "space", "latents") == "latents"
+        if not getattr(user, "makes_images", False)
+    ]
+    asking += ["--acquisition.complement"] if complement.needs_vae else []
+    if asking:
+        raise SettingError(
+            f"--vae.network: {type(autoencoder).__name__} makes images and encodes none, as "
+            f"{asking[0]} asks it to. Take a VAE, such as baldvae_pl.networks.ConvVAE, or there "
+            "something else."
+        )
+
+
 def check_autoencoder(
     policy: Complement, autoencoder: Autoencoder | None, needed: bool, data: PoolDataModule
 ) -> None:

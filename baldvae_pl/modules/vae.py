@@ -28,7 +28,9 @@ class VAE(LightningModule):
 
     Args:
         network: Makes a fresh network with ``encode(images) -> (mean, log_var)`` and
-            ``decode(z) -> images`` in [0, 1].
+            ``decode(z) -> images`` in [0, 1]. One that has ``losses(images)``, scalars by name, as
+            ``DCGAN`` does, is trained for their sum instead; it needs a ``latent``, the dimensions
+            of z, if it encodes nothing.
         epochs: Passes over W before round 0.
         batch_size: Images of an optimiser step, over all processes.
         likelihood: ``bernoulli``: binary cross-entropy, as in PyTorch's official example.
@@ -71,23 +73,26 @@ class VAE(LightningModule):
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        reconstruction, divergence = negative_elbo(
-            self.network, to_floats(batch[0]), self.likelihood
-        )
-        loss: Tensor = reconstruction + divergence
+        images = to_floats(batch[0])
+        if hasattr(self.network, "losses"):
+            parts = self.network.losses(images)
+        else:
+            both = negative_elbo(self.network, images, self.likelihood)
+            parts = dict(zip(("reconstruction", "divergence"), both, strict=True))
         # Not logged here: at every step that would take a fifth of the time.
-        self.of_an_epoch.append(torch.stack([reconstruction, divergence]).detach())
-        return loss
+        self.of_an_epoch.append({name: part.detach() for name, part in parts.items()})
+        return torch.stack(list(parts.values())).sum()
 
     @override
     def on_train_epoch_start(self) -> None:
-        self.of_an_epoch: list[Tensor] = []
+        self.of_an_epoch: list[dict[str, Tensor]] = []
 
     @override
     def on_train_epoch_end(self) -> None:
-        reconstruction, divergence = torch.stack(self.of_an_epoch).mean(0)
-        parts = {"vae/reconstruction": reconstruction, "vae/divergence": divergence}
-        self.log_dict(parts, prog_bar=True, sync_dist=True)
+        names = self.of_an_epoch[0]
+        means = {k: torch.stack([s[k] for s in self.of_an_epoch]).mean() for k in names}
+        shown = {f"vae/{name}": mean for name, mean in means.items()}
+        self.log_dict(shown, prog_bar=True, sync_dist=True)
         self.log("step", float(self.current_epoch))  # the x axis
 
     @override

@@ -11,9 +11,11 @@ from baldvae_pl.networks.classifiers import (
     VectorNet,
     dropout_head,
 )
+from baldvae_pl.networks.generators import DCGAN
 from baldvae_pl.networks.joint import JointVAE
 
 __all__ = [
+    "DCGAN",
     "CIFAR10Net",
     "ConvVAE",
     "DenseVAE",

@@ -1,16 +1,21 @@
 """What the methods with a discriminator share: networks beside the classifier, and their losses."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from baldvae_pl.errors import SettingError
 from baldvae_pl.networks import ConvVAE
-from baldvae_pl.networks.generators import Discriminator, Generator, ImageShape
+from baldvae_pl.networks.generators import (
+    Discriminator,
+    Generator,
+    ImageShape,
+    fake,
+    held,
+    real,
+)
 
 LATENT = 100
 """Dimensions of z, as in the source of VAE-ACGAN."""
@@ -36,6 +41,21 @@ class Encoder(nn.Module):
         return self.mean(hidden), self.log_var(hidden)
 
 
+class ClassGenerator(nn.Module):
+    """z and a class to an image, by the generator of `DCGAN`."""
+
+    def __init__(self, image_shape: ImageShape, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.generator = Generator(image_shape, LATENT + num_classes)
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Return images in [0, 1], shape (n, C, H, W), from z (n, LATENT) and labels (n,)."""
+        classes = F.one_hot(labels, self.num_classes).to(z)
+        images: Tensor = self.generator(torch.cat([z, classes], 1))
+        return images
+
+
 def extend_by_a_generator(
     network: nn.Module, image_shape: tuple[int, ...], num_classes: int, objective: str
 ) -> None:
@@ -51,24 +71,8 @@ def extend_by_a_generator(
         )
     parts: Any = network
     channels, height, width = image_shape
-    parts.generator = Generator((channels, height, width), num_classes, LATENT)
+    parts.generator = ClassGenerator((channels, height, width), num_classes)
     parts.discriminator = Discriminator((channels, height, width))
-
-
-def held(module: nn.Module) -> Callable[..., Any]:
-    """Return a module as a function: gradients flow through it to what it is given, not to it."""
-    weights = {name: weight.detach() for name, weight in module.named_parameters()}
-    return lambda *inputs: functional_call(module, weights, inputs)
-
-
-def real(logits: Tensor) -> Tensor:
-    """Return the mean cross-entropy of these logits of being real, if all are."""
-    return F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
-
-
-def fake(logits: Tensor) -> Tensor:
-    """Return the same, if none are."""
-    return F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits))
 
 
 def for_generator(network: Any, images: Tensor, labels: Tensor) -> Tensor:

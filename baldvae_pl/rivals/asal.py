@@ -3,7 +3,7 @@
 The search of `GAAL` finds where the classifier is most uncertain of what the generator makes; then
 the nearest image of U, which nobody has to imagine, is asked about. The source looks for it in one
 of several feature spaces by a tree, in less than linear time; here all of U is looked at, since its
-scores are in the records anyway. The generator is the decoder of the VAE, trained on all of W.
+scores are in the records anyway. The generator is that of `GAAL`.
 """
 
 from typing import Any

@@ -7,8 +7,8 @@ classifier of two classes, whose least certain point lies on its boundary; for a
     z* = argmax_z H[p(y | G(z))] - prior ||z||^2 / 2,
 
 H the entropy of the prediction without dropout, found by Adam from a random start for each image.
-The second term, log N(z; 0, 1), keeps z where the generator has learnt something. Here the decoder
-of the VAE, trained on all of W, is the generator.
+The second term, log N(z; 0, 1), keeps z where the generator has learnt something. The generator is
+the decoder of the VAE, trained on all of W, or with `dcgan.yaml` a `DCGAN` as in the source.
 """
 
 from typing import Any
@@ -73,7 +73,9 @@ def most_uncertain(candidates: Candidates, steps: int, lr: float, prior: float) 
     """
     network: Any = candidates.network
     autoencoder: Any = candidates.autoencoder
-    size = latents(candidates.unlabelled[:1], candidates)[0].shape[1]
+    size = getattr(autoencoder, "latent", None)
+    if size is None:
+        size = latents(candidates.unlabelled[:1], candidates)[0].shape[1]
     start = torch.randn(candidates.query_size, size, generator=candidates.generator)
     device = next(network.parameters()).device
     found = []

@@ -24,8 +24,8 @@ from baldvae_pl.acquisition import NetworkScore
 from baldvae_pl.elbo import negative_elbo
 from baldvae_pl.errors import SettingError
 from baldvae_pl.networks import ConvVAE
+from baldvae_pl.networks.generators import fake, held, real
 from baldvae_pl.objective import Objective, Step
-from baldvae_pl.rivals.adversarial import fake, held, real
 
 LATENT = 32
 """Dimensions of z, and below the hidden units of the discriminator: both as in the source."""

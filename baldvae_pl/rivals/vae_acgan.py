@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from baldvae_pl.complement import Complement, copy, newly_labelled
 from baldvae_pl.errors import SettingError
+from baldvae_pl.networks.generators import held
 from baldvae_pl.objective import Objective, Step
 from baldvae_pl.policies import DECODED_AT_ONCE, Informed
 from baldvae_pl.posterior import eval_mode
@@ -37,7 +38,6 @@ from baldvae_pl.rivals.adversarial import (
     for_classifier,
     for_discriminator,
     for_generator,
-    held,
 )
 from baldvae_pl.selection import Candidates
 

@@ -75,3 +75,17 @@ def test_made_images_need_somebody_who_looks_at_them(tmp_path: Path) -> None:
         done.stderr
     )
     assert "Give --data.oracle Judge" in done.stderr
+
+
+def test_a_dcgan_makes_the_images_in_place_of_the_vae(tmp_path: Path) -> None:
+    short = [*command("asal"), "--config=dcgan.yaml", "--vae.epochs=1", "--acquisition.rounds=1"]
+    done = ran(*short, "--acquisition.selection.space=features", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "lightning_logs/digits+asal+dcgan/version_0"
+    assert (run / "checkpoints" / "vae.ckpt").is_file()
+    assert rounds_of(run)["labelled"].tolist() == [15, 30]
+    refused = ran(*short, cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "--vae.network: DCGAN makes images and encodes none, as --acquisition.selection" in (
+        refused.stderr
+    )

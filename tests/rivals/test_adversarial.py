@@ -20,8 +20,9 @@ from baldvae_pl import (
 )
 from baldvae_pl.elbo import negative_elbo
 from baldvae_pl.networks import DigitsNet
+from baldvae_pl.networks.generators import held
 from baldvae_pl.posterior import eval_mode
-from baldvae_pl.rivals.adversarial import LATENT, held
+from baldvae_pl.rivals.adversarial import LATENT
 from baldvae_pl.selection import Candidates
 
 SHAPE = (1, 8, 8)
