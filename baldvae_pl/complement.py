@@ -113,6 +113,9 @@ class Complement:
         threshold: From which score on a labelled image counts as uncertain.
     """
 
+    needs_disagreement = False
+    """Whether it is worth nothing if all posterior draws agree, since it goes by BALD scores."""
+
     def __init__(
         self,
         parents: Parents,
@@ -143,6 +146,8 @@ class Uncertain(Complement):
             generated; the most uncertain come first.
     """
 
+    needs_disagreement = True
+
     def __init__(
         self,
         threshold: Threshold = "lowest",
@@ -162,6 +167,8 @@ class Duplicate(Complement):
         max_per_parent: As of `Uncertain`.
         max_share: As of `Uncertain`.
     """
+
+    needs_disagreement = True
 
     def __init__(
         self,

@@ -49,24 +49,28 @@ class Objective(ABC):
     measures: Mapping[str, Tensor] = MappingProxyType({})
     trains_autoencoder = False
     """Whether the network has to encode and decode by itself."""
-    adds: tuple[str, ...] = ()
-    """Names of the modules that `extend` gives a network."""
     lr: float | None = None
-    """Learning rate of these; None: that of the network."""
+    """Learning rate of what is trained `beside` the network; None: that of the network."""
     moves_images = False
     """Whether it trains with views so different from the images that at the end of a round the
     statistics of batch normalisation are taken anew, from images as they are."""
 
-    def extend(self, network: nn.Module, image_shape: tuple[int, ...], num_classes: int) -> None:
-        """Give a fresh network what is to be trained beside it, as submodules.
+    def beside(
+        self, network: nn.Module, image_shape: tuple[int, ...], num_classes: int
+    ) -> dict[str, nn.Module]:
+        """Return fresh modules that are trained beside the network, by name.
 
-        Their weights are drawn after its own, which are thus the same with every objective.
+        They are ``network.beside``, of which its forward pass knows nothing: in checkpoints, on the
+        device and with the optimizer of the network. The network itself has the same weights with
+        every objective.
 
         Args:
-            network: Made for the data; changed in place.
+            network: Made for the data.
             image_shape: Of an image of W.
             num_classes: Number of classes.
         """
+        del network, image_shape, num_classes
+        return {}
 
     def on_train_start(self, candidates: Candidates) -> None:
         """Forget the round before, and look at the pools; called before a round's first step.

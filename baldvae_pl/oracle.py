@@ -10,7 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -88,16 +88,14 @@ class Oracle(ABC):
         waits_for_the_file: Its answers come by the labels file, where people label; `answer` yields
             none, and is called again until all are there.
         folder: Where people label: that of the run, where the open question lies.
-        simulates: It answers by the labels that the data set came with, and is given them.
-        images_N: All of W, if so.
-        labels_N: Likewise.
+        simulates: It answers by the labels that the data set came with.
+        source: The data set, ``train`` and ``test`` with images and labels, if so.
     """
 
     waits_for_the_file = False
     folder: Path | None = None
     simulates = False
-    images_N: Tensor | None = None  # noqa: N815
-    labels_N: Tensor | None = None  # noqa: N815
+    source: Any = None
 
     @abstractmethod
     def answer(self, question: Question) -> Iterable[Answer]:
@@ -215,7 +213,7 @@ class SimulatedPerson(Oracle):
             name = self.by_file.get(file or "")
             label = classes.index(name) if name in classes else -1
         else:
-            label = -1 if self.labels_N is None or index < 0 else int(self.labels_N[index])
+            label = -1 if self.source is None else int(self.source.train.labels[index])
         if label < 0:
             raise SettingError(
                 f"--data.oracle: the simulated person knows no class of {file or f'image {index}'}."

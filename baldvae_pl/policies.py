@@ -42,6 +42,8 @@ class AffineCopy(Complement):
         max_share: As of `Uncertain`.
     """
 
+    needs_disagreement = True
+
     def __init__(
         self,
         threshold: Threshold = "lowest",
@@ -60,6 +62,8 @@ class Informed(Complement, ABC):
         max_per_parent: As of `Uncertain`.
         max_share: As of `Uncertain`.
     """
+
+    needs_disagreement = True
 
     def __init__(
         self,

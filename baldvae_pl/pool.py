@@ -106,6 +106,11 @@ class Pool:
         """Number of labels that were given: those of L and those of synthesised images."""
         return len(self.labelled) + int((self.generated.kinds == SYNTHESISED).sum())
 
+    @property
+    def synthesised_unknown(self) -> int:
+        """Number of synthesised images that were asked about and have no label."""
+        return self.synthesised - int((self.generated.kinds == SYNTHESISED).sum())
+
     def highest_unlabelled(self, priorities_N: Tensor, count: int) -> Tensor:
         """Return the images of U with the highest priorities, in a tie those first in W.
 

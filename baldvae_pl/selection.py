@@ -111,6 +111,8 @@ class Selection(ABC):
 
     ranks = True
     """Whether it buys by priorities, which must then tell images apart."""
+    needs_network = False
+    """Whether it looks at the trained network, and so cannot choose the first labels."""
     makes_images = False
     """Whether it asks about images that are not in W, a `Synthesised`."""
 

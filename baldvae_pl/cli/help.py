@@ -31,7 +31,8 @@ def render(command: str) -> str:
 
 def own_classes(found: re.Match[str]) -> str:
     """Shorten a list of classes to those of this package; torch alone has hundreds."""
-    names = [name for name in re.split(r"[,\s]+", found[1]) if name.startswith("baldvae_pl.")]
+    every = [name for name in re.split(r"[,\s]+", found[1]) if name.startswith("baldvae_pl.")]
+    names = [name for name in every if ".rivals." not in name]  # parts of those by short names
     lines = textwrap.wrap(f"known: {', '.join(names)}", 76) if names else []
     return "".join([")", *(f"\n{' ' * 24}{line}" for line in lines)])
 

@@ -151,7 +151,7 @@ class PoolDataModule(LightningDataModule):
             # Until there are two, the network is tried with as many.
             self.classes = [*self.people.classes, "", ""][: max(2, len(self.people.classes))]
         if isinstance(self.oracle, Oracle) and self.oracle.simulates and self.people is None:
-            self.oracle.images_N, self.oracle.labels_N = self.train
+            self.oracle.source = self.source
         self._check_options()
 
     def _check_options(self) -> None:
@@ -202,7 +202,7 @@ class PoolDataModule(LightningDataModule):
             return inf
         if self.people is not None:
             return float(self.budget - self.people.spent)
-        nobody = int((self.pool.answers_N < UNKNOWN).sum())
+        nobody = int((self.pool.answers_N < UNKNOWN).sum()) + self.pool.synthesised_unknown
         spent = self.pool.labels_bought + nobody * float(self.cannot_tell_cost)
         return float(self.budget - spent)
 

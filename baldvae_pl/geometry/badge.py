@@ -22,15 +22,12 @@ class BADGE(Selection):
     """
 
     ranks = False
+    needs_network = True
 
     def __call__(self, candidates: Candidates) -> Tensor:
         """Return their indices."""
         network, unlabelled = candidates.network, candidates.unlabelled
-        if network is None:
-            raise SettingError(
-                "--acquisition.initial_selection: BADGE needs a trained network, and there is none "
-                "before round 0. Take Typical or RandomSubset."
-            )
+        assert network is not None
         linear = last_linear(network)
         both = candidates.map(lambda images: gradient_factors(network, linear, images), unlabelled)
         errors_N_C, inputs_N_H = both.split([linear.out_features, linear.in_features], 1)
@@ -41,10 +38,16 @@ class BADGE(Selection):
 def last_linear(network: nn.Module) -> nn.Linear:
     """Return the linear layer that was added to a network last, which makes its outputs.
 
+    What is trained beside a network has no part in it.
+
     Raises:
         SettingError: If it has none.
     """
-    layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+    layers = [
+        layer
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.Linear) and not name.startswith("beside.")
+    ]
     if not layers:
         raise SettingError(
             f"--acquisition.selection: BADGE needs the gradients of a linear layer, and "

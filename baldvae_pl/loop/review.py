@@ -79,7 +79,7 @@ def write_review(round: TrainedRound, run: RunFolder) -> None:
 def features(round: TrainedRound, indices: Tensor) -> Tensor:
     """Return what images are compared by: the VAE's latent means, or the trunk's features."""
     network: Any = round.network
-    autoencoder: Any = round.autoencoder
+    autoencoder: Any = round.autoencoder if hasattr(round.autoencoder, "encode") else None
     images = round.data.train.images[indices]
     with eval_mode(network):
         if autoencoder is not None:
@@ -105,7 +105,7 @@ def neighbours(features_n_D: Tensor, which: Tensor) -> Tensor:
 def complements_of(round: TrainedRound, indices: Tensor) -> Tensor | None:
     """Return the complements of images by the mean of q(z|x); None without an autoencoder."""
     autoencoder = round.autoencoder
-    if autoencoder is None:
+    if not hasattr(autoencoder, "encode"):  # none, or a generator alone
         return None
     images, none = round.data.train.images[indices], torch.Generator()
     made = round.each.map(lambda x: decode_mean(x, autoencoder, none), images, "Complements")

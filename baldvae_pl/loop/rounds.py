@@ -167,7 +167,7 @@ class ActiveLearning(Callback):
             "--acquisition.initial_selection": self.initial_selection,
             "--model.objective": objective,
         }
-        trial.check_codes(autoencoder, self.complement, askers)
+        trial.check_codes(autoencoder, module.network, self.complement, askers)
         trial.check_autoencoder(self.complement, autoencoder, self.uses_vae, data)
         self.checked = True
 

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
 from baldvae_pl.acquisition import NEED_DISAGREEMENT, NetworkScore
-from baldvae_pl.complement import Autoencoder, Complement, Duplicate, Uncertain
+from baldvae_pl.complement import Autoencoder, Complement
 from baldvae_pl.data.batches import to_floats
 from baldvae_pl.data.module import PoolDataModule
 from baldvae_pl.epig import EPIG, Acquisition
@@ -19,14 +19,14 @@ from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.loop.processes import dry_run
 from baldvae_pl.loop.scoring import generate
 from baldvae_pl.objective import Objective
-from baldvae_pl.oracle import Oracle
-from baldvae_pl.policies import AffineCopy, Informed
+from baldvae_pl.oracle import Oracle, SimulatedPerson
 from baldvae_pl.posterior import (
     Posterior,
     PosteriorFunction,
     eval_mode,
     has_trunk_and_head,
 )
+from baldvae_pl.rivals import Judge, Regenerated
 from baldvae_pl.selection import Selection, SelectionFunction
 
 WHOLE_ROUNDS = {
@@ -113,7 +113,7 @@ def needs_disagreement(
     if ranks_by_disagreement(function, selection):
         name = "EPIG" if isinstance(function, EPIG) else getattr(function, "__name__", "")
         return f"--acquisition.function {name}"
-    if isinstance(policy, Uncertain | Duplicate | AffineCopy | Informed):
+    if policy.needs_disagreement:
         return f"--acquisition.complement {type(policy).__name__}"
     return None
 
@@ -212,23 +212,37 @@ def check_space(setting: str, selection: Any, network: nn.Module | None) -> None
 
 
 def check_who_answers(selection: Selection | SelectionFunction, data: PoolDataModule) -> None:
-    """Raise a SettingError if a selection makes images, and nobody looks at them."""
-    looked_at = isinstance(data.oracle, Oracle) and data.people is None
-    if getattr(selection, "makes_images", False) and not looked_at:
+    """Raise a SettingError if a selection makes images that nobody looks at, or a judge cannot."""
+    sees = isinstance(data.oracle, Oracle) and not isinstance(data.oracle, SimulatedPerson)
+    if getattr(selection, "makes_images", False) and not (sees and data.people is None):
         raise SettingError(
             f"--acquisition.selection: {type(selection).__name__} asks about images that are not "
-            "in the data set, and only those in it can be asked about. Give --data.oracle Judge, "
-            "or an Oracle of your own that sees them, and a data set with labels."
+            "in the data set, and whoever labels sees only those that are. Give a data set with "
+            "labels and --data.oracle Judge, or an Oracle of your own."
         )
+    if isinstance(data.oracle, Judge):
+        if data.people is not None:
+            raise SettingError(
+                "--data.oracle: Judge learns the labels of the data set, and it has none. Take "
+                "People, or SimulatedPerson."
+            )
+        with refused("--data.oracle.network"):
+            data.oracle.try_on(data.train.images[:2], len(data.classes))
 
 
 def check_first(selection: Selection | SelectionFunction) -> None:
-    """Raise a SettingError if first labels are to be chosen by scores, which there are none of."""
+    """Raise a SettingError if first labels are to be chosen by what is not there yet."""
     if getattr(selection, "ranks", False):
         raise SettingError(
             f"--acquisition.initial_selection: {type(selection).__name__} goes by scores, and "
             "there are none before round 0. Take RandomSubset, Unexplored, Typical, ProbCover or "
             "KCenter; one of your own says ranks = False."
+        )
+    if getattr(selection, "needs_network", False):
+        raise SettingError(
+            f"--acquisition.initial_selection: {type(selection).__name__} needs a trained network, "
+            "and there is none before round 0. Take RandomSubset, Unexplored, Typical, ProbCover "
+            "or KCenter."
         )
 
 
@@ -294,14 +308,22 @@ def check_objective(objective: Any, network: nn.Module, users: Iterable[Any]) ->
         )
 
 
-def check_codes(autoencoder: Any, complement: Complement, users: dict[str, Any]) -> None:
-    """Raise a SettingError if codes of images are asked for, and the generator makes none.
+def check_codes(
+    autoencoder: Any, network: Any, complement: Complement, users: dict[str, Any]
+) -> None:
+    """Raise a SettingError if codes of images are asked for, and nothing makes them.
 
     Args:
         autoencoder: The generator of the run, if it has one.
+        network: Of the classifier.
         complement: Its policy.
         users: Selections and the objective, by their settings.
     """
+    if isinstance(complement, Regenerated) and "encoder" not in getattr(network, "beside", {}):
+        raise SettingError(
+            "--acquisition.complement: Regenerated asks the encoder and the generator that "
+            "VAEACGAN trains. Take --model.objective VAEACGAN."
+        )
     if autoencoder is None or hasattr(autoencoder, "encode"):
         return
     asking = [

@@ -81,12 +81,12 @@ class Classifier(LightningModule):
             image_shape: (channels, height, width), or (features,) of vectors.
             num_classes: Number of classes.
         """
-        objective, extend = self.objective, None
-        if isinstance(objective, Objective) and type(objective).extend is not Objective.extend:
-            extend = objective.extend
+        objective, beside = self.objective, None
+        if isinstance(objective, Objective) and type(objective).beside is not Objective.beside:
+            beside = objective.beside
         with refused("--model.network"):
             network, self.make_network = adapted(
-                self.network, self.given_network, image_shape, num_classes, extend
+                self.network, self.given_network, image_shape, num_classes, beside
             )
         if hasattr(self, "metrics"):
             self.metrics = probability_metrics(num_classes).to(self.device)
@@ -165,12 +165,10 @@ class Classifier(LightningModule):
 
     @override
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        objective = self.objective
-        groups: Any = self.parameters()
-        if isinstance(objective, Objective) and objective.lr is not None:
-            own: list[nn.Parameter] = []
-            added: list[nn.Parameter] = []
-            for name, weight in self.network.named_parameters():
-                (added if name.split(".")[0] in objective.adds else own).append(weight)
-            groups = [{"params": own}, {"params": added, "lr": objective.lr}]
+        added = [*getattr(self.network, "beside", nn.ModuleDict()).parameters()]
+        if not isinstance(self.objective, Objective) or self.objective.lr is None or not added:
+            return self.optimizer(self.parameters())
+        of_beside = {*map(id, added)}
+        own = [weight for weight in self.parameters() if id(weight) not in of_beside]
+        groups: Any = [{"params": own}, {"params": added, "lr": self.objective.lr}]
         return self.optimizer(groups)

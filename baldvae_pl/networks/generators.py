@@ -20,48 +20,44 @@ from baldvae_pl.networks.autoencoders import halved_three_times
 ImageShape = tuple[int, int, int]
 
 
-class Generator(nn.Sequential):
-    """z, shape (n, latent), to images in [0, 1], shape (n, C, H, W).
+def generator(image_shape: ImageShape, latent: int, width: int = 32) -> nn.Sequential:
+    """Return a network from z, shape (n, latent), to images in [0, 1], shape (n, C, H, W).
 
     Args:
         image_shape: (channels, height, width).
         latent: Dimensions of z.
         width: Channels of the outermost convolution; they double at each step inwards.
     """
-
-    def __init__(self, image_shape: ImageShape, latent: int = 100, width: int = 32) -> None:
-        inner, lost = halved_three_times(image_shape, width)
-        layers: list[nn.Module] = [nn.Linear(latent, prod(inner)), nn.Unflatten(1, inner)]
-        sizes = [4 * width, 2 * width, width, image_shape[0]]
-        for step in range(3):
-            layers += [
-                nn.BatchNorm2d(sizes[step]),
-                nn.ReLU(),
-                nn.ConvTranspose2d(sizes[step], sizes[step + 1], 4, 2, 1, lost[2 - step]),
-            ]
-        super().__init__(*layers, nn.Sigmoid())
+    inner, lost = halved_three_times(image_shape, width)
+    layers: list[nn.Module] = [nn.Linear(latent, prod(inner)), nn.Unflatten(1, inner)]
+    sizes = [4 * width, 2 * width, width, image_shape[0]]
+    for step in range(3):
+        layers += [
+            nn.BatchNorm2d(sizes[step]),
+            nn.ReLU(),
+            nn.ConvTranspose2d(sizes[step], sizes[step + 1], 4, 2, 1, lost[2 - step]),
+        ]
+    return nn.Sequential(*layers, nn.Sigmoid())
 
 
-class Discriminator(nn.Sequential):
-    """Images to logits of being real, shape (n, 1).
+def discriminator(image_shape: ImageShape, width: int = 32, dropout: float = 0.3) -> nn.Sequential:
+    """Return a network from images to logits of being real, shape (n, 1).
 
     Args:
         image_shape: (channels, height, width).
         width: Channels of the outermost convolution; they double at each step inwards.
         dropout: Probability to drop a unit.
     """
-
-    def __init__(self, image_shape: ImageShape, width: int = 32, dropout: float = 0.3) -> None:
-        inner, _ = halved_three_times(image_shape, width)
-        layers: list[nn.Module] = []
-        sizes = [image_shape[0], width, 2 * width, 4 * width]
-        for step in range(3):
-            layers += [
-                nn.Conv2d(sizes[step], sizes[step + 1], 4, 2, 1),
-                nn.LeakyReLU(0.2),
-                nn.Dropout(dropout),
-            ]
-        super().__init__(*layers, nn.Flatten(), nn.Linear(prod(inner), 1))
+    inner, _ = halved_three_times(image_shape, width)
+    layers: list[nn.Module] = []
+    sizes = [image_shape[0], width, 2 * width, 4 * width]
+    for step in range(3):
+        layers += [
+            nn.Conv2d(sizes[step], sizes[step + 1], 4, 2, 1),
+            nn.LeakyReLU(0.2),
+            nn.Dropout(dropout),
+        ]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(prod(inner), 1))
 
 
 class DCGAN(nn.Module):
@@ -82,8 +78,8 @@ class DCGAN(nn.Module):
     ) -> None:
         super().__init__()
         self.latent = latent
-        self.generator = Generator(image_shape or (1, 28, 28), latent, width)
-        self.discriminator = Discriminator(image_shape or (1, 28, 28), width)
+        self.generator = generator(image_shape or (1, 28, 28), latent, width)
+        self.discriminator = discriminator(image_shape or (1, 28, 28), width)
 
     def decode(self, z: Tensor) -> Tensor:
         """Return images in [0, 1] of shape (n, channels, height, width)."""

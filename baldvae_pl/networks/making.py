@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from baldvae_pl.errors import SettingError
+
 NetworkFactory = Callable[..., nn.Module]
-Extend = Callable[[nn.Module, tuple[int, ...], int], None]
+Beside = Callable[[nn.Module, tuple[int, ...], int], dict[str, nn.Module]]
 
 
 def following(
@@ -32,7 +34,7 @@ def adapted(
     factory: NetworkFactory,
     image_shape: tuple[int, ...],
     num_classes: int,
-    extend: Extend | None = None,
+    beside: Beside | None = None,
 ) -> tuple[nn.Module, NetworkFactory]:
     """Return a network for these data and what makes fresh ones like it.
 
@@ -44,18 +46,40 @@ def adapted(
         factory: See `following`.
         image_shape: Likewise.
         num_classes: Likewise.
-        extend: (network, image_shape, num_classes) -> None; gives each fresh network what is
-            trained beside it.
+        beside: (network, image_shape, num_classes) -> modules by name; what each fresh network has
+            as ``beside``.
+
+    Raises:
+        SettingError: If something is to be beside a sequence, all of whose modules take part in it.
     """
-    if not _open_facts(factory, image_shape, num_classes) and extend is None:
+    if not _open_facts(factory, image_shape, num_classes) and beside is None:
         return network, factory
     follows = following(factory, image_shape, num_classes)
-    if extend is not None:
-        follows = partial(_extended, follows, extend, image_shape, num_classes)
+
+    def with_more(fresh: nn.Module) -> nn.Module:
+        parts = {} if beside is None else beside(fresh, image_shape, num_classes)
+        if parts and isinstance(fresh, nn.Sequential):
+            raise SettingError(
+                f"--model.network: {type(fresh).__name__} is a sequence, beside which nothing can "
+                "be trained. Put it into a module with a forward of its own."
+            )
+        if parts:
+            fresh.add_module("beside", nn.ModuleDict(parts))
+        return fresh
+
     with torch.random.fork_rng(devices=[]):
         fresh = follows()
-    shapes = [{k: w.shape for k, w in n.state_dict().items()} for n in (network, fresh)]
-    return (network if shapes[0] == shapes[1] else fresh), follows
+        if shapes_of(network) != shapes_of(fresh):
+            network = with_more(fresh)
+        elif not hasattr(network, "beside"):
+            network = with_more(network)
+    return network, lambda: with_more(follows())
+
+
+def shapes_of(network: nn.Module) -> dict[str, torch.Size]:
+    """Return the shapes of a network's own weights, without those beside it."""
+    weights = network.state_dict().items()
+    return {name: w.shape for name, w in weights if not name.startswith("beside.")}
 
 
 def first_made(factory: NetworkFactory) -> nn.Module:
@@ -73,14 +97,6 @@ def first_made(factory: NetworkFactory) -> nn.Module:
     given = {k: v for k, v in factory.keywords.items() if v is not None or k not in closed}
     made: nn.Module = factory.func(*factory.args, **given)
     return made
-
-
-def _extended(
-    factory: NetworkFactory, extend: Extend, image_shape: tuple[int, ...], num_classes: int
-) -> nn.Module:
-    network = factory()
-    extend(network, image_shape, num_classes)
-    return network
 
 
 def _open_facts(

@@ -2,8 +2,8 @@
 
 The search of `GAAL` finds where the classifier is most uncertain of what the generator makes; then
 the nearest image of U, which nobody has to imagine, is asked about. The source looks for it in one
-of several feature spaces by a tree, in less than linear time; here all of U is looked at, since its
-scores are in the records anyway. The generator is that of `GAAL`.
+of several feature spaces by a tree, in less than linear time; here U itself is looked at, or if it
+is large as many random images of it as `KCenter` looks at. The generator is that of `GAAL`.
 """
 
 from typing import Any
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from baldvae_pl.complement import in_precision_of
-from baldvae_pl.geometry.space import Space, points
+from baldvae_pl.geometry.diverse import MOST_POINTS
+from baldvae_pl.geometry.space import Space, points, some_of
 from baldvae_pl.policies import DISTANCES_AT_ONCE
 from baldvae_pl.posterior import eval_mode
 from baldvae_pl.rivals.gaal import check_search, decoded, most_uncertain
@@ -31,6 +32,7 @@ class ASAL(Selection):
     """
 
     ranks = False
+    needs_network = True
     needs_vae = True
 
     def __init__(
@@ -47,7 +49,8 @@ class ASAL(Selection):
         wanted = most_uncertain(candidates, self.steps, self.lr, self.prior)
         if self.space != "latents":
             wanted = self.seen_in_space(candidates, decoded(candidates, wanted))
-        unlabelled = candidates.unlabelled
+        most = max(MOST_POINTS, candidates.query_size)
+        unlabelled = some_of(candidates.unlabelled, most, candidates.generator)
         there = points(candidates, unlabelled, self.space)
         return unlabelled[nearest_and_different(wanted, there)]
 
@@ -75,10 +78,10 @@ def nearest_and_different(wanted: Tensor, there: Tensor) -> Tensor:
     """
     count = min(len(wanted), len(there))
     parts = wanted[:count].split(max(1, DISTANCES_AT_ONCE // len(there)))
-    nearest = torch.cat(
-        [torch.cdist(part, there).topk(count, largest=False).indices for part in parts]
-    )
     taken: dict[int, None] = {}
-    for places in nearest.tolist():  # the K-th has at most K - 1 before it
-        taken[next(place for place in places if place not in taken)] = None
+    for part in parts:
+        # Of count neighbours one is free, since fewer were taken before.
+        nearest = torch.cdist(part, there).topk(count, largest=False).indices
+        for places in nearest:
+            taken[next(place for place in places.tolist() if place not in taken)] = None
     return torch.tensor(list(taken))

@@ -8,8 +8,8 @@ the generator (E), then generator G, discriminator D and classifier C take a ste
     C: -log C(x)[y] - log C(x^a)[y^a].
 
 x^a is drawn anew at each step and never stored. Other than in the source all three take their step
-at once, by the round's optimizer; y^a are the labels of the batch, whose distribution is that of
-L; and networks are those of DCGAN, of three convolutions.
+at once, by the round's optimizer, G and D with a learning rate of their own; y^a are the labels of
+the batch, whose distribution is that of L; and networks are those of DCGAN, of three convolutions.
 """
 
 from typing import Any
@@ -21,32 +21,41 @@ from baldvae_pl.objective import Objective, Step
 from baldvae_pl.rivals.adversarial import (
     LATENT,
     LEARNING_RATE,
-    extend_by_a_generator,
+    classes_of,
     for_classifier,
     for_discriminator,
     for_generator,
+    gan,
+    images_of,
+    made,
 )
 
 
 class BayesianAugmentation(Objective):
     """Cross-entropy on L and on as many images of a generator, which is trained beside it."""
 
-    adds = ("generator", "discriminator")
     lr = LEARNING_RATE
+    moves_images = True  # generated ones are not like those that are tested
 
-    def extend(self, network: nn.Module, image_shape: tuple[int, ...], num_classes: int) -> None:
-        """Give the network a ``generator`` and a ``discriminator``."""
-        extend_by_a_generator(network, image_shape, num_classes, "BayesianAugmentation")
+    def beside(
+        self,
+        network: nn.Module,  # noqa: ARG002
+        image_shape: tuple[int, ...],
+        num_classes: int,
+    ) -> dict[str, nn.Module]:
+        """Return a generator and a discriminator."""
+        return gan(images_of(image_shape, "BayesianAugmentation"), num_classes)
 
     def __call__(self, step: Step) -> Tensor:
         """Return the sum of all losses in nats."""
         network: Any = step.network
         z = torch.randn(len(step.images), LATENT).to(step.images)
-        made = network.generator(z, step.labels)
+        generator = network.beside["generator"]
+        new = made(generator, z, step.labels, classes_of(generator))
         losses = {
-            "generator": for_generator(network, made, step.labels),
-            "discriminator": for_discriminator(network, step.images, [made]),
-            "classifier": for_classifier(network, step.images, [made], step.labels),
+            "generator": for_generator(network, new, step.labels),
+            "discriminator": for_discriminator(network, step.images, [new]),
+            "classifier": for_classifier(network, step.images, [new], step.labels),
         }
         self.measures = {name: loss.detach() for name, loss in losses.items()}
         return torch.stack(list(losses.values())).sum()

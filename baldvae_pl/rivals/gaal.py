@@ -27,8 +27,8 @@ from baldvae_pl.selection import Candidates, Selection, Synthesised
 class GAAL(Selection):
     """Images that the generator makes where the classifier is most uncertain.
 
-    They need somebody who looks at them: people, or for an experiment
-    ``--data.oracle Judge``.
+    They need somebody who looks at them: for an experiment ``--data.oracle Judge``, or an `Oracle`
+    of one's own. On the labelling page they cannot be asked about.
 
     Args:
         steps: Of Adam for each z.
@@ -37,6 +37,7 @@ class GAAL(Selection):
     """
 
     ranks = False
+    needs_network = True
     makes_images = True
     needs_vae = True
 

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baldvae_pl.acquisition import NetworkScore
+from baldvae_pl.complement import in_precision_of
 from baldvae_pl.errors import SettingError
 from baldvae_pl.objective import Objective, Step
-from baldvae_pl.posterior import eval_mode, has_trunk_and_head
+from baldvae_pl.posterior import PASS, eval_mode, has_trunk_and_head
 
 
 class LossModule(nn.Module):
@@ -69,13 +70,13 @@ class LearningLoss(Objective):
         self.margin = margin
         self.detach_after = detach_after
 
-    def extend(
+    def beside(
         self,
         network: nn.Module,
         image_shape: tuple[int, ...],
         num_classes: int,  # noqa: ARG002
-    ) -> None:
-        """Give the network a ``loss_module``."""
+    ) -> dict[str, nn.Module]:
+        """Return the module that predicts losses."""
         parts: Any = network
         if not has_trunk_and_head(network):
             raise SettingError(
@@ -85,7 +86,7 @@ class LearningLoss(Objective):
             )
         with eval_mode(network), torch.no_grad():
             _, taps = look_into(parts.trunk, torch.zeros(1, *image_shape))
-        parts.loss_module = LossModule([tap.shape[1] for tap in taps])
+        return {"loss": LossModule([tap.shape[1] for tap in taps])}
 
     def __call__(self, step: Step) -> Tensor:
         """Return the loss in nats."""
@@ -94,7 +95,7 @@ class LearningLoss(Objective):
         losses_n = F.cross_entropy(network.head(features), step.labels, reduction="none")
         if step.done >= self.detach_after:
             taps = [tap.detach() for tap in taps]
-        predicted_n = network.loss_module(taps)
+        predicted_n = network.beside["loss"](taps)
         ranking, right = ranking_loss(predicted_n, losses_n.detach(), self.margin)
         self.measures = {"ranked": right}
         return losses_n.mean() + self.weight * ranking
@@ -106,13 +107,25 @@ class PredictedLoss(NetworkScore):
     def score(self, network: nn.Module, images: Tensor) -> Tensor:
         """Return scores_N, which are good for their order alone."""
         parts: Any = network
-        if not hasattr(network, "loss_module"):
-            raise SettingError(
-                "--acquisition.function: PredictedLoss asks the module that LearningLoss trains. "
-                "Take --model.objective LearningLoss."
-            )
-        scores_N: Tensor = parts.loss_module(look_into(parts.trunk, images)[1])
-        return scores_N
+        module = loss_module_of(network)
+        scores = []
+        for part in images.split(PASS):  # all of its activations are in memory
+            taps = [in_precision_of(module, tap) for tap in look_into(parts.trunk, part)[1]]
+            with torch.autocast(images.device.type, enabled=False):  # 8 bits make too many ties
+                scores.append(module(taps))
+        return torch.cat(scores)
+
+
+def loss_module_of(network: Any) -> nn.Module:
+    """Return the module that predicts losses, or raise a SettingError if there is none."""
+    parts = getattr(network, "beside", {})
+    if "loss" not in parts:
+        raise SettingError(
+            "--acquisition.function: PredictedLoss asks the module that LearningLoss trains. Take "
+            "--model.objective LearningLoss."
+        )
+    module: nn.Module = parts["loss"]
+    return module
 
 
 def look_into(trunk: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -21,11 +21,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baldvae_pl.acquisition import NetworkScore
+from baldvae_pl.complement import in_precision_of
 from baldvae_pl.elbo import negative_elbo
 from baldvae_pl.errors import SettingError
 from baldvae_pl.networks import ConvVAE
 from baldvae_pl.networks.generators import fake, held, real
 from baldvae_pl.objective import Objective, Step
+from baldvae_pl.rivals.adversarial import images_of
 
 LATENT = 32
 """Dimensions of z, and below the hidden units of the discriminator: both as in the source."""
@@ -53,43 +55,37 @@ class VAAL(Objective):
         self.adversarial = adversarial
         self.unlabelled_batch_size = unlabelled_batch_size
 
-    def extend(
+    def beside(
         self,
-        network: nn.Module,
+        network: nn.Module,  # noqa: ARG002
         image_shape: tuple[int, ...],
         num_classes: int,  # noqa: ARG002
-    ) -> None:
-        """Give the network a VAE and a discriminator of its latent means."""
-        if len(image_shape) != 3 or min(image_shape[1:]) < 8:
-            raise SettingError(
-                "--model.objective: VAAL encodes images of 8 pixels or more, and those of W have "
-                f"the shape {tuple(image_shape)}. Take CrossEntropy."
-            )
-        parts: Any = network
-        parts.vaal_vae = ConvVAE(image_shape, latent=LATENT)
-        parts.vaal_discriminator = nn.Sequential(
+    ) -> dict[str, nn.Module]:
+        """Return a VAE and a discriminator of its latent means."""
+        discriminator = nn.Sequential(
             nn.Linear(LATENT, HIDDEN),
             nn.ReLU(),
             nn.Linear(HIDDEN, HIDDEN),
             nn.ReLU(),
             nn.Linear(HIDDEN, 1),
         )
+        vae = ConvVAE(images_of(image_shape, "VAAL"), latent=LATENT)
+        return {"vae": vae, "discriminator": discriminator}
 
     def __call__(self, step: Step) -> Tensor:
         """Return the sum of all losses in nats, the ELBO's a pixel."""
         assert step.unlabelled is not None
         network: Any = step.network
+        vae, discriminator = network.beside["vae"], network.beside["discriminator"]
         images = [step.images, step.unlabelled]
         elbo = torch.stack([
-            torch.stack(negative_elbo(network.vaal_vae, part, "bernoulli")).sum()
+            torch.stack(negative_elbo(vae, part, "bernoulli")).sum()
             for part in images
         ]).sum() / step.images[0].numel()  # fmt: skip
-        labelled, others = (network.vaal_vae.encode(part)[0] for part in images)
-        seen = held(network.vaal_discriminator)
+        labelled, others = (vae.encode(part)[0] for part in images)
+        seen = held(discriminator)
         hides = real(seen(labelled)) + real(seen(others))
-        tells = real(network.vaal_discriminator(labelled.detach())) + fake(
-            network.vaal_discriminator(others.detach())
-        )
+        tells = real(discriminator(labelled.detach())) + fake(discriminator(others.detach()))
         self.measures = {"elbo": elbo.detach(), "hides": hides.detach(), "tells": tells.detach()}
         classified = F.cross_entropy(network(step.images), step.labels)
         return classified + elbo + self.adversarial * hides + tells
@@ -100,11 +96,14 @@ class LeastLabelled(NetworkScore):
 
     def score(self, network: nn.Module, images: Tensor) -> Tensor:
         """Return scores_N, the logits of being unlabelled."""
-        parts: Any = network
-        if not hasattr(network, "vaal_vae"):
+        parts: Any = getattr(network, "beside", {})
+        if "vae" not in parts:
             raise SettingError(
                 "--acquisition.function: LeastLabelled asks the discriminator that VAAL trains. "
                 "Take --model.objective VAAL."
             )
-        logits: Tensor = parts.vaal_discriminator(parts.vaal_vae.encode(images)[0])[:, 0]
+        vae, discriminator = parts["vae"], parts["discriminator"]
+        means = in_precision_of(discriminator, vae.encode(images)[0])
+        with torch.autocast(images.device.type, enabled=False):  # 8 bits make too many ties
+            logits: Tensor = discriminator(means)[:, 0]
         return -logits

@@ -10,13 +10,14 @@ round. With z from N(0, 1) and z_q from q(z|x) = E(x), each step minimises
 
 so that each part is moved by its own line alone. Images of G are drawn anew at each step, and as in
 the paper each newly labelled image also gets a complement x' = G(z_q, y) that stays
-(`Regenerated`).
+(`Regenerated`). From then on it is one of the images x, for D as well: the authors' code stores
+none.
 
 Other than in the source all four take their step at once, by the round's optimizer (there: one
-after the other, Adadelta), E, G and D at a third of the learning rate; networks are those of DCGAN,
-of three convolutions; and E, G and D may learn from all of W, where the classifier says which class
-an image is. Weights are as in the code of the authors, means over pixels and over dimensions of z
-included.
+after the other, Adadelta), E, G and D with a learning rate of their own; networks are those of
+DCGAN, of three convolutions; and E, G and D may learn from all of W, where the classifier says
+which class an image is. Weights are as in the code of the authors, means over pixels and over
+dimensions of z included.
 """
 
 from typing import Any, Literal
@@ -25,19 +26,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baldvae_pl.complement import Complement, copy, newly_labelled
-from baldvae_pl.errors import SettingError
+from baldvae_pl.complement import copy, in_precision_of, newly_labelled
+from baldvae_pl.networks import ConvVAE
 from baldvae_pl.networks.generators import held
 from baldvae_pl.objective import Objective, Step
 from baldvae_pl.policies import DECODED_AT_ONCE, Informed
 from baldvae_pl.posterior import eval_mode
 from baldvae_pl.rivals.adversarial import (
+    LATENT,
     LEARNING_RATE,
-    Encoder,
-    extend_by_a_generator,
+    classes_of,
     for_classifier,
     for_discriminator,
     for_generator,
+    gan,
+    images_of,
+    made,
 )
 from baldvae_pl.selection import Candidates
 
@@ -53,8 +57,8 @@ class VAEACGAN(Objective):
         unlabelled_batch_size: Images of W a step, over all processes, if it learns from them.
     """
 
-    adds = ("encoder", "generator", "discriminator")
     lr = LEARNING_RATE
+    moves_images = True  # generated ones are not like those that are tested
 
     def __init__(
         self, generator_learns_from: Literal["L", "W"] = "L", unlabelled_batch_size: int = 64
@@ -62,36 +66,47 @@ class VAEACGAN(Objective):
         self.unlabelled: Literal["U", "W"] | None = "W" if generator_learns_from == "W" else None
         self.unlabelled_batch_size = unlabelled_batch_size
 
-    def extend(self, network: nn.Module, image_shape: tuple[int, ...], num_classes: int) -> None:
-        """Give the network an ``encoder``, a ``generator`` and a ``discriminator``."""
-        extend_by_a_generator(network, image_shape, num_classes, "VAEACGAN")
-        parts: Any = network
-        parts.encoder = Encoder(image_shape)  # type: ignore[arg-type]
+    def beside(
+        self,
+        network: nn.Module,  # noqa: ARG002
+        image_shape: tuple[int, ...],
+        num_classes: int,
+    ) -> dict[str, nn.Module]:
+        """Return an encoder, a generator and a discriminator."""
+        shape = images_of(image_shape, "VAEACGAN")
+        encoder = ConvVAE(shape, latent=LATENT)
+        encoder.decoder = nn.Identity()  # the generator takes its place
+        return gan(shape, num_classes) | {"encoder": encoder}
 
     def __call__(self, step: Step) -> Tensor:
         """Return the sum of all losses in nats, but for reconstructions, which are squares."""
         network: Any = step.network
-        images, labels = step.images, step.labels
+        encoder, generator = network.beside["encoder"], network.beside["generator"]
+        images, labels, classes = step.images, step.labels, classes_of(generator)
         if step.unlabelled is not None:
             images = step.unlabelled
             with torch.no_grad(), eval_mode(network):
                 labels = network(images).argmax(1)
-        mean, log_var = network.encoder(images)
+            # Else weights that were cast without gradients are used again (pytorch issue 112583).
+            torch.clear_autocast_cache()
+        mean, log_var = encoder.encode(images)
         z = sample(mean, log_var)
-        new = network.generator(torch.randn_like(mean), labels)
-        copies = network.generator(z.detach(), labels)
+        new = made(generator, torch.randn_like(mean), labels, classes)
+        copies = made(generator, z.detach(), labels, classes)
+        seen_by_encoder = made(held(generator), z, labels, classes)
         divergence = -0.5 * (1 + log_var - mean**2 - log_var.exp()).mean()
         losses = {
-            "encoder": F.mse_loss(held(network.generator)(z, labels), images) + divergence,
+            "encoder": F.mse_loss(seen_by_encoder, images) + divergence,
             "generator": for_generator(network, new, labels)
             + RECONSTRUCTION * F.mse_loss(copies, images),
             "discriminator": for_discriminator(network, images, [new, copies]),
         }
         if step.unlabelled is not None:
             with torch.no_grad():
-                mean, log_var = network.encoder(step.images)
-                new = network.generator(torch.randn_like(mean), step.labels)
-                copies = network.generator(sample(mean, log_var), step.labels)
+                mean, log_var = encoder.encode(step.images)
+                new = made(generator, torch.randn_like(mean), step.labels, classes)
+                copies = made(generator, sample(mean, log_var), step.labels, classes)
+            torch.clear_autocast_cache()
         losses["classifier"] = for_classifier(network, step.images, [new, copies], step.labels)
         self.measures = {name: loss.detach() for name, loss in losses.items()}
         return torch.stack(list(losses.values())).sum()
@@ -100,30 +115,38 @@ class VAEACGAN(Objective):
 class Regenerated(Informed):
     """For every new label: G(z, y), z from E(x), by the encoder and generator of `VAEACGAN`."""
 
+    needs_disagreement = False
+
     def __init__(self) -> None:
-        Complement.__init__(self, newly_labelled, copy)
+        super().__init__()
+        self.parents, self.generate, self.needs_vae = newly_labelled, copy, False
 
     def make(
         self, parents: Tensor, labels_N: Tensor, candidates: Candidates
     ) -> tuple[Tensor, Tensor]:
         """See `Informed`."""
         network: Any = candidates.network
-        if not hasattr(network, "encoder") or not hasattr(network, "generator"):
-            raise SettingError(
-                "--acquisition.complement: Regenerated asks the encoder and the generator that "
-                "VAEACGAN trains. Take --model.objective VAEACGAN."
-            )
-        encoded = candidates.map(lambda images: torch.cat(network.encoder(images), 1), parents)
+        encoder, generator = network.beside["encoder"], network.beside["generator"]
+        num_classes = classes_of(generator)
+        # A class that was made while people labelled is not known to it until the next round.
+        parents = parents[labels_N[parents] < num_classes]
+        if len(parents) == 0:
+            return parents, torch.zeros(0, *candidates.image_shape)
+        encoded = candidates.map(lambda images: torch.cat(encoder.encode(images), 1), parents)
         mean, log_var = encoded.chunk(2, 1)
         z = mean + torch.randn(mean.shape, generator=candidates.generator) * (0.5 * log_var).exp()
+        parts = zip(z.split(DECODED_AT_ONCE), labels_N[parents].split(DECODED_AT_ONCE), strict=True)
         device = next(network.parameters()).device
-        made = [
-            network.generator(part.to(device), labels.to(device)).cpu()
-            for part, labels in zip(
-                z.split(DECODED_AT_ONCE), labels_N[parents].split(DECODED_AT_ONCE), strict=True
+        images = [
+            made(
+                generator,
+                in_precision_of(generator, part.to(device)),
+                labels.to(device),
+                num_classes,
             )
+            for part, labels in parts
         ]
-        return parents, torch.cat(made)
+        return parents, torch.cat(images).float().cpu()
 
 
 def sample(mean: Tensor, log_var: Tensor) -> Tensor:

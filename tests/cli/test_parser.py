@@ -224,25 +224,26 @@ def test_the_function_random_is_now_a_selection() -> None:
     [
         (
             "acquisition.selection",
-            "BADGE, BatchBALD, ClusterMargin, KCenter, Power, ProbCover, Random, RandomSubset, "
-            "Softmax, Softrank, TopK, Typical, Unexplored",
+            "ASAL, BADGE, BatchBALD, ClusterMargin, GAAL, KCenter, Power, ProbCover, Random, "
+            "RandomSubset, Softmax, Softrank, TopK, Typical, Unexplored",
         ),
         (
             "acquisition.initial_selection",
-            "BADGE, BatchBALD, ClusterMargin, KCenter, Power, ProbCover, Random, RandomSubset, "
-            "Softmax, Softrank, TopK, Typical, Unexplored",
+            "ASAL, BADGE, BatchBALD, ClusterMargin, GAAL, KCenter, Power, ProbCover, Random, "
+            "RandomSubset, Softmax, Softrank, TopK, Typical, Unexplored",
         ),
         (
             "acquisition.complement",
-            "AffineCopy, AllNew, Duplicate, Mixed, MostUncertain, NoComplements, Retrieval, "
-            "Uncertain",
+            "AffineCopy, AllNew, Duplicate, Mixed, MostUncertain, NoComplements, Regenerated, "
+            "Retrieval, Uncertain",
         ),
         ("acquisition.posterior", "Deterministic, MCDropout"),
         ("data.source", "CIFAR10, Digits, FashionMNIST, ImageFolder, MNIST"),
         ("data.embedding", "Timm, Torchvision"),
         (
             "model.objective",
-            "Consistency, CrossEntropy, FixMatch, Joint, LearningLoss, PoissonLabels",
+            "BayesianAugmentation, Consistency, CrossEntropy, FixMatch, Joint, LearningLoss, "
+            "PoissonLabels, VAAL, VAEACGAN",
         ),
     ],
 )

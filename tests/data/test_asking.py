@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -393,7 +394,7 @@ def test_a_simulated_person_errs_as_often_as_it_is_told_and_always_about_the_sam
     indices = torch.arange(4000)
     question = Question(1, indices, torch.zeros(4000, 1, 1, 1), [str(i) for i in range(10)])
     person = SimulatedPerson(mistakes=0.1, cannot_tell=0.05)
-    person.labels_N = labels_N
+    person.source = SimpleNamespace(train=SimpleNamespace(labels=labels_N))
     answers = {answer.image: answer.label for answer in person.answer(question)}
     unsure = sum(label == CANNOT_TELL for label in answers.values())
     wrong = [i for i, x in answers.items() if x not in (CANNOT_TELL, int(labels_N[i]))]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from conftest import SMALL, assert_same_run, rounds_of
 from killed import At, forked, ran
 
@@ -60,21 +61,98 @@ def test_a_rival_that_is_killed_goes_on_to_the_same_bits(method: str, tmp_path: 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_rival_runs_in_two_processes(method: str, tmp_path: Path) -> None:
-    done = ran(*command(method), *IN_TWO, "--acquisition.rounds=1", cwd=tmp_path)
+    of_all = ["--model.objective.generator_learns_from=W"] if method == "vae_acgan" else []
+    done = ran(*command(method), *of_all, *IN_TWO, "--acquisition.rounds=1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = rounds_of(tmp_path / f"lightning_logs/digits+{method}/version_0")
     assert rows["labelled"].iloc[0] == 15
     assert len(rows) == 2
 
 
-def test_made_images_need_somebody_who_looks_at_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed", "64-true"])
+@pytest.mark.parametrize("method", ["learning_loss", "vae_acgan", "vaal", "asal"])
+def test_a_rival_runs_in_other_precisions(method: str, precision: str, tmp_path: Path) -> None:
+    how = [f"--trainer.precision={precision}", "--acquisition.rounds=1"]
+    of_all = ["--model.objective.generator_learns_from=W"] if method == "vae_acgan" else []
+    done = ran(*command(method), *of_all, *how, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = rounds_of(tmp_path / f"lightning_logs/digits+{method}/version_0")
+    assert rows["labelled"].tolist() == [15, 30]
+
+
+REFUSED = [
+    (
+        ["--acquisition.selection=GAAL"],
+        "--acquisition.selection: GAAL asks about images that are not in the data set",
+    ),
+    (
+        ["--acquisition.selection=GAAL", "--data.oracle=SimulatedPerson"],
+        "Give a data set with labels and --data.oracle Judge",
+    ),
+    (
+        [
+            *("--acquisition.selection=GAAL", "--data.oracle=Judge"),
+            "--data.oracle.network=baldvae_pl.networks.LeNet",
+        ],
+        "--data.oracle.network: RuntimeError: ",  # 8 pixels are too few for it
+    ),
+    (
+        ["--acquisition.initial_selection=ASAL"],
+        "--acquisition.initial_selection: ASAL needs a trained network",
+    ),
+    (
+        ["--acquisition.complement=Regenerated"],
+        "--acquisition.complement: Regenerated asks the encoder and the generator that VAEACGAN",
+    ),
+    (
+        ["--acquisition.function=LeastLabelled"],
+        "--acquisition.function: LeastLabelled asks the discriminator that VAAL trains",
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), REFUSED, ids=[str(n) for n in range(len(REFUSED))])
+def test_what_cannot_work_is_refused_before_anything_is_trained(
+    options: list[str], words: str, tmp_path: Path
+) -> None:
     fit, config, *rest = SMALL
-    done = ran(fit, config, *rest, "--acquisition.selection=GAAL", cwd=tmp_path)
+    done = ran(fit, config, *rest, *options, cwd=tmp_path)
     assert done.returncode == 1
-    assert "--acquisition.selection: GAAL asks about images that are not in the data set" in (
-        done.stderr
-    )
-    assert "Give --data.oracle Judge" in done.stderr
+    assert words in " ".join(done.stderr.split())
+    assert not [*tmp_path.rglob("vae.ckpt"), *tmp_path.rglob("rounds.csv")]
+
+
+def test_a_network_with_more_beside_it_is_used_like_any_other(tmp_path: Path) -> None:
+    """By a warm start, a selection that looks for its last layer, and the other commands."""
+    run = [
+        *command("bayesian_augmentation"),
+        *("--acquisition.warm_start=true", "--acquisition.selection=BADGE"),
+        "--acquisition.rounds=1",
+    ]
+    done = ran(*run, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "lightning_logs/digits+bayesian_augmentation/version_0"
+    rows = rounds_of(folder)
+    assert rows["labelled"].tolist() == [15, 30]
+    options = run[1:]
+    tested = ran("test", *options, "--ckpt_path=last", cwd=tmp_path)
+    assert tested.returncode == 0, tested.stderr
+    weights = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    generators = [name for name in weights if name.startswith("network.beside.generator.")]
+    assert generators
+    # Batch normalisation of the generator is not that of the images that the classifier sees.
+    seen = [weights[name] for name in generators if name.endswith("num_batches_tracked")]
+    assert [int(count) for count in seen] == [16, 16, 16]  # 8 steps a round
+
+
+def test_a_budget_counts_what_nobody_could_tell(tmp_path: Path) -> None:
+    never_sure = ["--data.oracle.sure=1.0", "--data.budget=40", "--acquisition.rounds=null"]
+    costly = ["--data.cannot_tell_cost=1"]
+    done = ran(*command("gaal"), *never_sure, *costly, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = rounds_of(tmp_path / "lightning_logs/digits+gaal/version_0")
+    assert rows["labelled"].tolist() == [15, 15, 15]
+    assert rows["answers_cannot_tell"].dropna().tolist() == [15, 10]
 
 
 def test_a_dcgan_makes_the_images_in_place_of_the_vae(tmp_path: Path) -> None:

@@ -35,8 +35,12 @@ def extended(objective: Objective) -> Any:
     """A network in eval mode, so that it sees the same image each time."""
     torch.manual_seed(0)
     network = DigitsNet(5, SHAPE)
-    objective.extend(network, SHAPE, 5)
+    network.add_module("beside", nn.ModuleDict(objective.beside(network, SHAPE, 5)))
     return network.eval()
+
+
+def generated(network: Any, z: Tensor, labels: Tensor) -> Tensor:
+    return network.beside["generator"](torch.cat([z, torch.eye(5)[labels]], 1))
 
 
 def gradients(network: nn.Module, objective: Objective, step: Step) -> dict[str, Tensor]:
@@ -47,7 +51,7 @@ def gradients(network: nn.Module, objective: Objective, step: Step) -> dict[str,
 
 def check(found: dict[str, Tensor], network: nn.Module, part: str, line: Tensor) -> None:
     """Raise if a part has another gradient than that of its own line."""
-    own = {name: w for name, w in network.named_parameters() if name.split(".")[0] == part}
+    own = {name: w for name, w in network.named_parameters() if part in name.split(".")}
     assert own
     expected = torch.autograd.grad(line, list(own.values()), retain_graph=True)
     for name, gradient in zip(own, expected, strict=True):
@@ -87,26 +91,26 @@ def test_each_part_of_vae_acgan_is_moved_by_its_own_line_alone(learns_from: Any)
     if learns_from == "W":
         images, labels = OTHERS, network(OTHERS).argmax(1)
     torch.manual_seed(3)
-    mean, log_var = network.encoder(images)
+    mean, log_var = network.beside["encoder"].encode(images)
     z_q = mean + torch.randn(len(images), LATENT) * (0.5 * log_var).exp()
-    new, copies = network.generator(torch.randn(len(images), LATENT), labels), None
-    copies = network.generator(z_q.detach(), labels)
+    new, copies = generated(network, torch.randn(len(images), LATENT), labels), None
+    copies = generated(network, z_q.detach(), labels)
     divergence = 0.5 * (mean**2 + log_var.exp() - 1 - log_var).mean()
-    squares = (network.generator(z_q, labels) - images).square().mean()
+    squares = (generated(network, z_q, labels) - images).square().mean()
     check(found, network, "encoder", squares + divergence)
-    real, fooled = network.discriminator(images), network.discriminator(new)
+    real, fooled = network.beside["discriminator"](images), network.beside["discriminator"](new)
     generator = minus_log(fooled) + minus_log_class(network(new), labels)
     generator = generator + 0.75 * (copies - images).square().mean()
     check(found, network, "generator", generator)
-    of_copies = network.discriminator(copies)
+    of_copies = network.beside["discriminator"](copies)
     discriminator = minus_log(real) + minus_log_not(fooled) + minus_log_not(of_copies)
     check(found, network, "discriminator", discriminator)
     if learns_from == "W":  # the classifier learns from images of the classes of L
-        mean, log_var = network.encoder(IMAGES)
+        mean, log_var = network.beside["encoder"].encode(IMAGES)
         z = torch.randn(len(IMAGES), LATENT)
-        new = network.generator(z, LABELS)
+        new = generated(network, z, LABELS)
         z_q = mean + torch.randn(len(IMAGES), LATENT) * (0.5 * log_var).exp()
-        copies = network.generator(z_q, LABELS)
+        copies = generated(network, z_q, LABELS)
     classifier = sum(minus_log_class(network(part), LABELS) for part in (IMAGES, new, copies))
     assert isinstance(classifier, Tensor)
     check(found, network, "trunk", classifier)
@@ -120,14 +124,14 @@ def test_each_part_of_bayesian_augmentation_is_moved_by_its_own_line_alone() -> 
     network = extended(objective)
     found = gradients(network, objective, Step(network, IMAGES, LABELS))
     torch.manual_seed(3)
-    made = network.generator(torch.randn(len(IMAGES), LATENT), LABELS)
-    fooled = network.discriminator(made)
+    made = generated(network, torch.randn(len(IMAGES), LATENT), LABELS)
+    fooled = network.beside["discriminator"](made)
     check(found, network, "generator", minus_log(fooled) + minus_log_class(network(made), LABELS))
     check(
         found,
         network,
         "discriminator",
-        minus_log(network.discriminator(IMAGES)) + minus_log_not(fooled),
+        minus_log(network.beside["discriminator"](IMAGES)) + minus_log_not(fooled),
     )
     classifier = minus_log_class(network(IMAGES), LABELS) + minus_log_class(network(made), LABELS)
     check(found, network, "trunk", classifier)
@@ -140,13 +144,15 @@ def test_each_part_of_vaal_is_moved_by_its_own_line_alone() -> None:
     network = extended(objective)
     found = gradients(network, objective, Step(network, IMAGES, LABELS, OTHERS))
     torch.manual_seed(3)
-    elbo = sum(sum(negative_elbo(network.vaal_vae, part, "bernoulli")) for part in (IMAGES, OTHERS))
-    labelled, unlabelled = (network.vaal_vae.encode(part)[0] for part in (IMAGES, OTHERS))
-    tell = network.vaal_discriminator
+    elbo = sum(
+        sum(negative_elbo(network.beside["vae"], part, "bernoulli")) for part in (IMAGES, OTHERS)
+    )
+    labelled, unlabelled = (network.beside["vae"].encode(part)[0] for part in (IMAGES, OTHERS))
+    tell = network.beside["discriminator"]
     hides = minus_log(tell(labelled)) + minus_log(tell(unlabelled))
-    check(found, network, "vaal_vae", elbo / 64 + 0.5 * hides)
+    check(found, network, "vae", elbo / 64 + 0.5 * hides)
     tells = minus_log(tell(labelled)) + minus_log_not(tell(unlabelled))
-    check(found, network, "vaal_discriminator", tells)
+    check(found, network, "discriminator", tells)
     check(found, network, "trunk", minus_log_class(network(IMAGES), LABELS))
     check(found, network, "head", minus_log_class(network(IMAGES), LABELS))
 
@@ -185,17 +191,27 @@ def test_a_complement_is_generated_from_its_parents_code_and_label() -> None:
     parents = torch.tensor([1, 4, 5])
     with torch.no_grad():
         of, made = Regenerated().make(parents, LABELS, candidates(network))
-        mean, log_var = network.encoder(IMAGES[parents])
+        mean, log_var = network.beside["encoder"].encode(IMAGES[parents])
         noise = torch.randn(3, LATENT, generator=torch.Generator().manual_seed(7))
-        expected = network.generator(mean + noise * (0.5 * log_var).exp(), LABELS[parents])
+        expected = generated(network, mean + noise * (0.5 * log_var).exp(), LABELS[parents])
     assert torch.equal(of, parents)
     torch.testing.assert_close(made, expected)
 
 
+def test_a_class_that_the_generator_does_not_know_yet_gets_no_complement() -> None:
+    network = extended(VAEACGAN())
+    labels = torch.tensor([0, 1, 7, 3, 7, 0])
+    with torch.no_grad():
+        of, made = Regenerated().make(torch.tensor([1, 2, 3]), labels, candidates(network))
+        none, nothing = Regenerated().make(torch.tensor([2, 4]), labels, candidates(network))
+    assert of.tolist() == [1, 3]
+    assert made.shape == (2, *SHAPE)
+    assert none.shape == (0,)
+    assert nothing.shape == (0, *SHAPE)
+
+
 def test_what_nothing_trains_is_not_asked_for() -> None:
     network = DigitsNet(5, SHAPE)
-    with pytest.raises(SettingError, match=r"^--acquisition\.complement: .*objective VAEACGAN"):
-        Regenerated().make(torch.tensor([1]), LABELS, candidates(network))
     with pytest.raises(SettingError, match=r"^--acquisition\.function: .*objective VAAL"):
         LeastLabelled().score(network, IMAGES)
 
@@ -205,7 +221,7 @@ def test_what_nothing_trains_is_not_asked_for() -> None:
 def test_what_they_cannot_make_is_refused(objective: Objective, shape: tuple[int, ...]) -> None:
     words = rf"^--model\.objective: {type(objective).__name__} .* of 8 pixels or more"
     with pytest.raises(SettingError, match=words):
-        objective.extend(nn.Identity(), shape, 10)
+        objective.beside(nn.Identity(), shape, 10)
 
 
 def test_it_learns_to_make_real_digits_of_the_class_it_is_asked_for() -> None:
@@ -217,7 +233,7 @@ def test_it_learns_to_make_real_digits_of_the_class_it_is_asked_for() -> None:
     torch.manual_seed(0)
     network: Any = DigitsNet()
     objective = VAEACGAN()
-    objective.extend(network, SHAPE, 10)
+    network.add_module("beside", nn.ModuleDict(objective.beside(network, SHAPE, 10)))
     model = Classifier(DigitsNet, partial(torch.optim.Adam, betas=(0.5, 0.999)), objective)
     model.network = network
     optimizer = model.configure_optimizers()
@@ -231,7 +247,8 @@ def test_it_learns_to_make_real_digits_of_the_class_it_is_asked_for() -> None:
         seen.append({name: float(value) for name, value in objective.measures.items()})
     assert seen[-1]["classifier"] < 0.5 * seen[0]["classifier"]
     with eval_mode(network), torch.no_grad():
-        made = network.generator(torch.randn(200, LATENT), labels[:200])
+        codes = torch.cat([torch.randn(200, LATENT), torch.eye(10)[labels[:200]]], 1)
+        made = network.beside["generator"](codes)
         truth = torch.stack([images[labels == digit].mean(0) for digit in range(10)])
         nearest = torch.cdist(made.flatten(1), truth.flatten(1)).argmin(1)
         assert (network(images[200:]).argmax(1) == labels[200:]).float().mean() > 0.7

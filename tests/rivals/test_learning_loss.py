@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torchmetrics.functional.classification import binary_auroc
 
 from baldvae_pl import (
+    VAAL,
     ActiveLearning,
     Classifier,
     CrossEntropy,
@@ -47,7 +48,8 @@ SHIPPED: list[tuple[Any, tuple[int, ...]]] = [
 
 
 def extended(network: Any, image_shape: tuple[int, ...] = (1, 8, 8)) -> Any:
-    LearningLoss().extend(network, image_shape, 10)
+    parts = LearningLoss().beside(network, image_shape, 10)
+    network.add_module("beside", nn.ModuleDict(parts))
     return network
 
 
@@ -125,7 +127,7 @@ def test_every_shipped_classifier_trains_and_is_scored_with_it(
     images, labels = torch.rand(6, *shape), torch.arange(6)
     loss = LearningLoss()(Step(made, images, labels))
     loss.backward()
-    assert all(w.grad is not None for w in made.loss_module.parameters())
+    assert all(w.grad is not None for w in made.beside["loss"].parameters())
     with eval_mode(made), torch.no_grad():
         scores = PredictedLoss().score(made, images)
     assert scores.shape == (6,)
@@ -147,9 +149,9 @@ def test_the_ranking_loss_moves_module_and_trunk_and_later_the_module_alone(done
     plain = gradients(other, CrossEntropy()(Step(other, images, labels)))
     for name, gradient in both.items():
         part = name.split(".")[0]
-        if part == "loss_module":
+        if part == "beside":
             assert name not in plain
-            of_differences = name == "loss_module.out.bias"  # which it has no part in
+            of_differences = name == "beside.loss.out.bias"  # which it has no part in
             assert (gradient.abs().sum() > 0) != of_differences
         elif (
             part == "head" or done >= 0.6
@@ -172,15 +174,51 @@ def test_the_network_begins_with_the_weights_that_it_has_with_every_objective() 
     assert plain.keys() < with_module.keys()
     for name, weight in plain.items():
         assert torch.equal(weight, with_module[name])
-    assert {name.split(".")[0] for name in with_module.keys() - plain.keys()} == {"loss_module"}
+    assert {name.split(".")[0] for name in with_module.keys() - plain.keys()} == {"beside"}
 
 
 def test_to_ask_again_what_the_data_are_changes_no_weight() -> None:
-    model = Classifier(LeNet, objective=LearningLoss())
-    model.adapt((1, 28, 28), 7)
-    network = model.network
-    model.adapt((1, 28, 28), 7)
+    model: Any = Classifier(LeNet, objective=LearningLoss())
+    before = deepcopy(model.network.state_dict())  # with what a warm start begins
+    model.adapt((1, 28, 28), 10)
+    network, beside = model.network, model.network.beside
+    model.adapt((1, 28, 28), 10)
     assert model.network is network
+    assert model.network.beside is beside
+    for name, weight in before.items():
+        assert torch.equal(weight, network.state_dict()[name])
+
+
+def test_a_class_more_makes_another_network_and_another_module() -> None:
+    model: Any = Classifier(LeNet, objective=LearningLoss())
+    model.adapt((1, 28, 28), 2)
+    model.adapt((1, 28, 28), 3)
+    assert model.network.head[-1].out_features == 3
+    assert "loss" in model.network.beside
+
+
+def test_a_sequence_has_nothing_beside_it() -> None:
+    class Both(nn.Sequential):
+        def __init__(self, num_classes: int | None = None) -> None:
+            super().__init__(nn.Flatten(), nn.Dropout(), nn.Linear(64, num_classes or 10))
+
+    model = Classifier(Both, objective=VAAL())
+    with pytest.raises(SettingError, match=r"^--model\.network: Both is a sequence, beside which"):
+        model.adapt((1, 8, 8), 10)
+
+
+def test_scores_are_no_coarser_in_mixed_precision() -> None:
+    torch.manual_seed(0)
+    network = extended(DigitsNet()).eval()
+    images = torch.rand(300, 1, 8, 8)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        coarse = PredictedLoss().score(network, images)
+    assert coarse.dtype == torch.float32
+    assert len(coarse.unique()) > 250
+    with torch.no_grad():
+        torch.testing.assert_close(
+            coarse, PredictedLoss().score(network, images), rtol=0.05, atol=5e-3
+        )
 
 
 def test_it_learns_on_real_digits_which_images_the_network_will_get_wrong(tmp_path: Path) -> None:
@@ -219,7 +257,7 @@ def test_a_value_that_is_none_is_refused(option: str, value: float) -> None:
 
 def test_a_network_without_a_trunk_is_refused() -> None:
     with pytest.raises(SettingError, match=r"LearningLoss looks into .* and Linear has none"):
-        LearningLoss().extend(nn.Linear(4, 2), (4,), 2)
+        LearningLoss().beside(nn.Linear(4, 2), (4,), 2)
 
 
 def test_what_nothing_predicts_is_not_asked_for() -> None:

@@ -141,7 +141,7 @@ DIGITS = Digits()(Path())
 
 def judge(**options: Any) -> Judge:
     made = Judge(network=DigitsNet, epochs=8, **options)
-    made.images_N, made.labels_N = DIGITS.train
+    made.source = DIGITS
     return made
 
 
