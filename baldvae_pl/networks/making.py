@@ -73,7 +73,7 @@ def adapted(
             network = with_more(fresh)
         elif not hasattr(network, "beside"):
             network = with_more(network)
-    return network, lambda: with_more(follows())
+    return network, follows if beside is None else lambda: with_more(follows())
 
 
 def shapes_of(network: nn.Module) -> dict[str, torch.Size]:

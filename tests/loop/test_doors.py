@@ -15,7 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baldvae_pl import (
+    ASAL,
+    BADGE,
     EPIG,
+    GAAL,
     VAE,
     ActiveLearning,
     AllNew,
@@ -408,6 +411,13 @@ def test_an_autoencoder_may_be_a_part_of_the_module(tmp_path: Path) -> None:
 @pytest.mark.parametrize("selection", [TopK(), ClusterMargin(space="images"), BatchBALD()])
 def test_first_labels_are_not_chosen_by_scores(selection: Selection, tmp_path: Path) -> None:
     words = f"initial_selection: {type(selection).__name__} goes by scores, and there are none"
+    with pytest.raises(SettingError, match=words):
+        fit(tmp_path, ActiveLearning(initial_selection=selection, complement=NoComplements()))
+
+
+@pytest.mark.parametrize("selection", [BADGE(), GAAL(), ASAL()])
+def test_first_labels_are_not_chosen_by_a_network(selection: Selection, tmp_path: Path) -> None:
+    words = f"initial_selection: {type(selection).__name__} needs a trained network, and there is"
     with pytest.raises(SettingError, match=words):
         fit(tmp_path, ActiveLearning(initial_selection=selection, complement=NoComplements()))
 
