@@ -82,11 +82,15 @@ def labels_needed(curve: pd.Series, accuracy: float) -> float:
 
 
 def median_labels_needed(table: pd.DataFrame, accuracy: float) -> str:
-    """Return the median over seeds, a run that did not get there counting as later than all."""
+    """Return the median over seeds, a run that did not get there counting as later than all.
+
+    What was there at the start may have needed fewer.
+    """
     needed = np.array([labels_needed(table[seed].dropna(), accuracy) for seed in table])
     reached = int(np.isfinite(needed).sum())
     middle = np.median(needed)
     text = f"{middle:.0f}" if np.isfinite(middle) else f"> {table.index[-1]}"
+    text = f"≤ {text}" if middle == table.index[0] else text
     return text if reached == len(needed) else f"{text} ({reached} of {len(needed)} runs)"
 
 

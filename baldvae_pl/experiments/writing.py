@@ -23,6 +23,11 @@ COLUMNS = [
     *("test_acc", "test_nll", "test_ece", "test_acc_mc", "test_nll_mc", "test_ece_mc"),
     *("bald_threshold", "bald_margin", "acquired_redundancy"),
 ]
+EXPLANATION = """\
+± is the 95 % interval of the mean over seeds (Student's t). *Mean* is the area under the curve divided by its \
+width; *largest drop* by how many points the accuracy falls at most from one number of labels to the next. In the \
+figure lines are means over seeds, and bands reach from the lowest to the highest.
+"""
 CONTROL = ("bald_vae", "duplicate")
 """If complements do no better than copies of their images, the VAE is not the cause of a gain."""
 
@@ -72,7 +77,7 @@ def write(
         summaries.append(found.assign(config=config))
         differences.append(against.assign(config=config))
         text += [f"![Accuracy against number of labels]({config}.png)\n"]
-        text += [found.to_markdown(index=False), "", *explain(against, baseline)]
+        text += [found.to_markdown(index=False), "", EXPLANATION, *explain(against, baseline)]
         if any(source.rglob("rounds.csv")):  # TensorBoard shows them beside the runs
             log_hyperparameters(part, str(config), counts, accuracies, out / "hparams")
     for name, tables in (("summary", summaries), ("differences", differences)):
@@ -160,6 +165,15 @@ def explain(differences: pd.DataFrame, baseline: str) -> list[str]:
     if differences.empty:
         return [f"No differences, as there is no other method than {baseline}, or none with it.\n"]
     seeds, count = int(differences["seeds"].max()), len(differences)
+    if seeds == 1:
+        return [
+            f"Differences from {baseline} in percentage points. With one seed nothing says how much "
+            "of them is chance.\n",
+            differences.round(3)[["method", "from", "measure", "difference"]].to_markdown(
+                index=False
+            ),
+            "",
+        ]
     least = 2.0 ** (1 - seeds)
     others = ""
     if CONTROL[1] in set(differences["from"]):
@@ -186,17 +200,19 @@ def draw(rounds: pd.DataFrame, title: str, methods: Sequence[str], path: Path) -
 
 
 def draw_curves(axis: Axes, rounds: pd.DataFrame, title: str, methods: Sequence[str]) -> None:
-    """Draw mean curves with their 95 % intervals, and a line for training on all of W.
+    """Draw mean curves, bands that hold all seeds, and a line for training on all of W.
+
+    An interval of the mean would hide what it is made of where there are few seeds, and with two
+    of them be as high as the figure.
 
     A method's colour, marker and line follow from its place in ``methods``.
     """
     for method, table in statistics.curves(rounds).items():
         number = methods.index(method)
         mean = 100 * table.mean(axis=1)
-        width = 100 * table.apply(lambda row: statistics.interval(row.dropna().to_numpy()), axis=1)
         style = f"C{number % 10}" + "os^vDPX*<>hd"[number % 12] + ("-", "--", "-.", ":")[number % 4]
         axis.plot(table.index, mean, style, ms=3, lw=1, label=method)
-        low, high = (mean - width).clip(lower=0), (mean + width).clip(upper=100)
+        low, high = 100 * table.min(axis=1), 100 * table.max(axis=1)
         axis.fill_between(table.index, low, high, color=f"C{number % 10}", alpha=0.15, lw=0)
     top = statistics.ceiling(rounds)
     if top is not None:

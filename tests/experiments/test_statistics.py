@@ -72,7 +72,7 @@ def test_the_largest_drop_is_from_one_point_to_the_next(
 
 @pytest.mark.parametrize(
     ("level", "expected"),
-    [(0.5, "10"), (0.7, "20"), (0.75, "> 40 (1 of 2 runs)"), (0.95, "> 40 (0 of 2 runs)")],
+    [(0.5, "≤ 10"), (0.7, "20"), (0.75, "> 40 (1 of 2 runs)"), (0.95, "> 40 (0 of 2 runs)")],
 )
 def test_runs_that_do_not_get_there_count_as_later_than_all(level: float, expected: str) -> None:
     table = pd.DataFrame({0: [0.5, 0.7, 0.9], 1: [0.5, 0.7, 0.7]}, index=LABELS)
@@ -82,6 +82,25 @@ def test_runs_that_do_not_get_there_count_as_later_than_all(level: float, expect
 def test_a_median_that_was_reached_says_by_how_many() -> None:
     table = pd.DataFrame({0: [0.5, 0.7, 0.9], 1: [0.9, 0.7, 0.7], 2: [0.5] * 3}, index=LABELS)
     assert statistics.median_labels_needed(table, 0.9) == "40 (2 of 3 runs)"
+
+
+def test_one_seed_has_no_interval_and_no_test() -> None:
+    rounds = pd.DataFrame(
+        {
+            "method": ["bald_o"] * 2 + ["margin"] * 2,
+            "seed": 0,
+            "labelled": [10, 20] * 2,
+            "unlabelled": 5,
+            "generated": 0,
+            "test_acc": [0.5, 0.6, 0.5, 0.8],
+        }
+    )
+    table = statistics.differences(rounds, [10, 20], [("margin", "bald_o")])
+    text = "\n".join(explain(table, "bald_o"))
+    assert "With one seed nothing says how much of them is chance." in text
+    assert "|           20 |" in text
+    assert "nan" not in text
+    assert "Wilcoxon" not in text
 
 
 def test_the_interval_is_students() -> None:
