@@ -24,9 +24,10 @@ COLUMNS = [
     *("bald_threshold", "bald_margin", "acquired_redundancy"),
 ]
 EXPLANATION = """\
-± is the 95 % interval of the mean over seeds (Student's t). *Mean* is the area under the curve divided by its \
-width; *largest drop* by how many points the accuracy falls at most from one number of labels to the next. In the \
-figure lines are means over seeds, and bands reach from the lowest to the highest.
+± is the 95 % interval of the mean over seeds (Student's t). *Mean* is the area under the curve \
+divided by its width; *largest drop* by how many points the accuracy falls at most from one number \
+of labels to the next. In the figure lines are means over seeds, and bands reach from the lowest \
+to the highest.
 """
 CONTROL = ("bald_vae", "duplicate")
 """If complements do no better than copies of their images, the VAE is not the cause of a gain."""
@@ -167,11 +168,9 @@ def explain(differences: pd.DataFrame, baseline: str) -> list[str]:
     seeds, count = int(differences["seeds"].max()), len(differences)
     if seeds == 1:
         return [
-            f"Differences from {baseline} in percentage points. With one seed nothing says how much "
-            "of them is chance.\n",
-            differences.round(3)[["method", "from", "measure", "difference"]].to_markdown(
-                index=False
-            ),
+            f"Differences from {baseline} in percentage points. With one seed nothing says how "
+            "much of them is chance.\n",
+            differences.iloc[:, [0, 1, 2, 4]].round(3).to_markdown(index=False),
             "",
         ]
     least = 2.0 ** (1 - seeds)
