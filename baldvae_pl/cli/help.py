@@ -26,7 +26,11 @@ def render(command: str) -> str:
     usage, _, rest = output.getvalue().partition("\n\n")
     assert usage.startswith("usage:")
     rest = re.sub(r",\s+known\s+subclasses:\s+([^)]*)\)", own_classes, rest)
-    return f"usage: baldvae {command} [options]\n\n{rest}"
+    # What Lightning brings is half of it, and comes last.
+    groups = re.split(r"\n\n(?=\S)", rest.rstrip("\n"))
+    groups.sort(key=lambda group: group.startswith("Customize every aspect"))
+    text = "\n\n".join(groups)
+    return f"usage: baldvae {command} [options]\n\n{text}\n"
 
 
 def own_classes(found: re.Match[str]) -> str:
