@@ -80,10 +80,21 @@ def test_every_config_is_found_by_its_name_and_sets_what_it_says(
     [path for path in CONFIGS if path.parent.name == "methods"],
     ids=lambda path: path.stem,
 )
-def test_a_method_sets_function_selection_and_complement_alone(method: Path) -> None:
+def test_a_method_sets_function_selection_and_complement_and_what_it_trains_or_asks(
+    method: Path,
+) -> None:
     settings = read(method)
-    assert settings.keys() == {"acquisition"}
     assert settings["acquisition"].keys() == {"function", "selection", "complement"}
+    rest = {f"{section}.{name}" for section in settings for name in settings[section]}
+    of_its_own = {
+        "learning_loss": {"model.objective"},
+        "vaal": {"model.objective"},
+        "vae_acgan": {"model.objective", "model.optimizer"},
+        "bayesian_augmentation": {"model.objective", "model.optimizer"},
+        "gaal": {"data.oracle"},
+    }
+    asked = {f"acquisition.{name}" for name in ("function", "selection", "complement")}
+    assert rest - asked == of_its_own.get(method.stem, set())
 
 
 @pytest.mark.parametrize(
