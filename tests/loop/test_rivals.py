@@ -15,13 +15,11 @@ from killed import At, forked, ran
 IN_TWO = [f"--trainer.{name}" for name in ("accelerator=cpu", "devices=2", "strategy=ddp")]
 
 METHODS = [
-    "learning_loss",
     "vae_acgan",
-    "bayesian_augmentation",
-    "vaal",
     "gaal",
-    "asal",
-]
+    *(pytest.param(name, marks=pytest.mark.slow)
+      for name in ("learning_loss", "bayesian_augmentation", "vaal", "asal")),
+]  # fmt: skip
 JUDGED = ["--data.oracle.network=DigitsNet", "--data.oracle.sure=0.15"]
 SHORT = ["--acquisition.rounds=2", "--acquisition.query_size=15"]
 
@@ -59,7 +57,7 @@ def test_a_rival_that_is_killed_goes_on_to_the_same_bits(method: str, tmp_path: 
     assert kinds.get("complement", 0) == (30 if method == "vae_acgan" else 0)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS[:1] + METHODS[2:])
 def test_a_rival_runs_in_two_processes(method: str, tmp_path: Path) -> None:
     of_all = ["--model.objective.generator_learns_from=W"] if method == "vae_acgan" else []
     done = ran(*command(method), *of_all, *IN_TWO, "--acquisition.rounds=1", cwd=tmp_path)
@@ -69,8 +67,18 @@ def test_a_rival_runs_in_two_processes(method: str, tmp_path: Path) -> None:
     assert len(rows) == 2
 
 
-@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed", "64-true"])
-@pytest.mark.parametrize("method", ["learning_loss", "vae_acgan", "vaal", "asal"])
+@pytest.mark.parametrize(
+    ("method", "precision"),
+    [
+        ("vae_acgan", "bf16-mixed"),
+        ("asal", "64-true"),
+        *(
+            pytest.param(method, precision, marks=pytest.mark.slow)
+            for method in ("learning_loss", "vae_acgan", "vaal", "asal")
+            for precision in ("bf16-true", "bf16-mixed", "64-true")
+        ),
+    ],
+)
 def test_a_rival_runs_in_other_precisions(method: str, precision: str, tmp_path: Path) -> None:
     how = [f"--trainer.precision={precision}", "--acquisition.rounds=1"]
     of_all = ["--model.objective.generator_learns_from=W"] if method == "vae_acgan" else []
