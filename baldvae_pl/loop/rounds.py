@@ -46,7 +46,6 @@ from baldvae_pl.loop.review import write_review
 from baldvae_pl.modules.metrics import check_weights
 from baldvae_pl.objective import Objective
 from baldvae_pl.options import resolve
-from baldvae_pl.oracle import Oracle
 from baldvae_pl.posterior import Draws, MCDropout, Posterior, PosteriorFunction, eval_mode
 from baldvae_pl.runs.folder import RunFolder
 from baldvae_pl.runs.records import in_one_line, write_acquisitions, write_rounds
@@ -399,7 +398,8 @@ class ActiveLearning(Callback):
             of_parents = round.data.train.images[parents], complements, pool.labels[parents]
             row |= scoring.complement_columns(round.each, round.draws, *of_parents, scores)
         row |= {"acquired": int(is_told.sum()), "complemented": len(parents)}
-        if isinstance(round.data.oracle, Oracle):
+        # Of images that are made, as of those that people see, not all can be told.
+        if round.data.people is not None or (purchase.indices < 0).any():
             row |= scoring.answers_columns(purchase, answers.labels)
         self.pending = None
         images, pictures = round.data.train.images, round.data.pictures
