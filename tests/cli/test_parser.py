@@ -79,7 +79,10 @@ def refused(*arguments: str) -> str:
         (["--data.source=math.sqrt"], "--data.source: TypeError"),
         (["--data.oracle=math.pi"], "--data.oracle: 'math.pi' is not what it takes"),
         (["--vae.likelihood=poisson"], "--vae.likelihood"),
-        (["--vae.network=torch.nn.Identity"], "Identity makes images and encodes none, as --acquisition"),
+        (
+            ["--vae.network=torch.nn.Identity"],
+            "Identity makes images and encodes none",
+        ),
         (["--vae.network.latent=0"], "latent"),
         (["--vae.optimizer.lr=-1"], "--vae.optimizer: ValueError: Invalid learning rate: -1"),
         (["--model.optimizer.lr=-1"], "--model.optimizer: ValueError: Invalid learning rate"),
