@@ -13,9 +13,9 @@ PACKAGE = Path(baldvae_pl.__file__).parent
 WINGS = [
     "networks",
     "geometry",
-    "rivals",
     "runs",
     "data",
+    "rivals",
     "labelling",
     "modules",
     "loop",

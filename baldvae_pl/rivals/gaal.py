@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical
 
-from baldvae_pl.complement import in_precision_of
+from baldvae_pl import policies
 from baldvae_pl.errors import SettingError
 from baldvae_pl.policies import DECODED_AT_ONCE, latents
 from baldvae_pl.posterior import eval_mode
@@ -85,8 +85,7 @@ def most_uncertain(candidates: Candidates, steps: int, lr: float, prior: float) 
             z = part.to(device).requires_grad_()
             optimizer = torch.optim.Adam([z], lr)
             for _ in range(steps):
-                made = autoencoder.decode(in_precision_of(autoencoder, z))
-                logits = network(in_precision_of(network, made)).float()
+                logits = network(policies.decoded(z, candidates)).float()
                 entropy = Categorical(logits=logits).entropy().sum()
                 (z.grad,) = torch.autograd.grad(prior * z.square().sum() / 2 - entropy, z)
                 optimizer.step()
@@ -96,13 +95,7 @@ def most_uncertain(candidates: Candidates, steps: int, lr: float, prior: float) 
 
 @torch.no_grad()
 def decoded(candidates: Candidates, z: Tensor) -> Tensor:
-    """Return what the generator makes of z, on the CPU."""
-    network: Any = candidates.network
-    autoencoder: Any = candidates.autoencoder
-    device = next(network.parameters()).device
-    with eval_mode(autoencoder):
-        made = [
-            autoencoder.decode(in_precision_of(autoencoder, part.to(device))).float().cpu()
-            for part in z.split(DECODED_AT_ONCE)
-        ]
-    return torch.cat(made)
+    """Return what the generator makes of any number of z, on the CPU."""
+    with eval_mode(candidates.autoencoder):
+        parts = [policies.decoded(part, candidates) for part in z.split(DECODED_AT_ONCE)]
+    return torch.cat(parts).float().cpu()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baldvae_pl.answer import CANNOT_TELL, Answer
+from baldvae_pl.data.batches import to_floats
 from baldvae_pl.errors import SettingError
 from baldvae_pl.networks import DigitsNet
 from baldvae_pl.networks.making import following
@@ -66,7 +67,7 @@ class Judge(Oracle):
         """Raise whatever its network raises for images of W."""
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             network = following(self.make_network, tuple(images.shape[1:]), num_classes)()
-            network.eval()(floats(images))
+            network.eval()(to_floats(images))
 
     @torch.no_grad()
     def look(self, images: Tensor, num_classes: int) -> Tensor:
@@ -82,7 +83,7 @@ class Judge(Oracle):
                 f"{(told >= 0).float().mean():.1%} of the test images, and right about "
                 f"{right:.1%} of these."
             )
-        probs = [self.network(floats(part)).softmax(1) for part in images.split(BATCH)]
+        probs = [self.network(to_floats(part)).softmax(1) for part in images.split(BATCH)]
         probability, label = torch.cat(probs).max(1)
         return label.where(probability >= self.sure, -1)
 
@@ -98,13 +99,8 @@ class Judge(Oracle):
             optimizer = torch.optim.Adam(network.parameters())
             for _ in range(self.epochs):
                 for part in torch.randperm(len(labels_N)).split(BATCH):
-                    logits: Any = network(floats(images_N[part]))
+                    logits: Any = network(to_floats(images_N[part]))
                     optimizer.zero_grad()
                     F.cross_entropy(logits, labels_N[part]).backward()
                     optimizer.step()
         return network.eval()
-
-
-def floats(images: Tensor) -> Tensor:
-    """Return images as a network takes them: bytes as floats in [0, 1], vectors as they are."""
-    return images / 255 if images.dtype == torch.uint8 else images

@@ -20,6 +20,7 @@ which class an image is. Weights are as in the code of the authors, means over p
 dimensions of z included.
 """
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -30,7 +31,7 @@ from baldvae_pl.complement import copy, in_precision_of, newly_labelled
 from baldvae_pl.networks import ConvVAE
 from baldvae_pl.networks.generators import held
 from baldvae_pl.objective import Objective, Step
-from baldvae_pl.policies import DECODED_AT_ONCE, Informed
+from baldvae_pl.policies import DECODED_AT_ONCE, Informed, latents
 from baldvae_pl.posterior import eval_mode
 from baldvae_pl.rivals.adversarial import (
     LATENT,
@@ -132,9 +133,8 @@ class Regenerated(Informed):
         parents = parents[labels_N[parents] < num_classes]
         if len(parents) == 0:
             return parents, torch.zeros(0, *candidates.image_shape)
-        encoded = candidates.map(lambda images: torch.cat(encoder.encode(images), 1), parents)
-        mean, log_var = encoded.chunk(2, 1)
-        z = mean + torch.randn(mean.shape, generator=candidates.generator) * (0.5 * log_var).exp()
+        mean, deviation = latents(parents, replace(candidates, autoencoder=encoder))
+        z = mean + deviation * torch.randn(mean.shape, generator=candidates.generator)
         parts = zip(z.split(DECODED_AT_ONCE), labels_N[parents].split(DECODED_AT_ONCE), strict=True)
         device = next(network.parameters()).device
         images = [

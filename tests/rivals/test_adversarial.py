@@ -136,6 +136,7 @@ def test_each_part_of_bayesian_augmentation_is_moved_by_its_own_line_alone() -> 
     classifier = minus_log_class(network(IMAGES), LABELS) + minus_log_class(network(made), LABELS)
     check(found, network, "trunk", classifier)
     check(found, network, "head", classifier)
+    assert set(objective.measures) == {"generator", "discriminator", "classifier"}
 
 
 def test_each_part_of_vaal_is_moved_by_its_own_line_alone() -> None:

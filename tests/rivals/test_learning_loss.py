@@ -153,9 +153,7 @@ def test_the_ranking_loss_moves_module_and_trunk_and_later_the_module_alone(done
             assert name not in plain
             of_differences = name == "beside.loss.out.bias"  # which it has no part in
             assert (gradient.abs().sum() > 0) != of_differences
-        elif (
-            part == "head" or done >= 0.6
-        ):  # what the losses really are is not moved by their order
+        elif part == "head" or done >= 0.6:  # their order moves no loss
             torch.testing.assert_close(gradient, plain[name])
         else:
             assert not torch.allclose(gradient, plain[name])
