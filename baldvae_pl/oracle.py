@@ -43,7 +43,8 @@ class Question(NamedTuple):
             negative one, which no other image of the run has.
         images: The images as W holds them, index by index.
         classes: Names of the classes; a label is a position in it.
-        files: Names of the images, if they have names; empty for an image that is not in W.
+        files: Names of the images, if they have names; empty for an image that is not in W, unless
+            people label it.
         scores: BALD scores in nats; None for the first labels, when there is no classifier yet.
         probs_K_C: The classifier's mean prediction; None likewise.
         ahead: Where people label: what would have come next, which they may answer as well.
@@ -89,12 +90,14 @@ class Oracle(ABC):
             none, and is called again until all are there.
         folder: Where people label: that of the run, where the open question lies.
         simulates: It answers by the labels that the data set came with.
+        knows_w_alone: It cannot be asked about images that are not in W.
         source: The data set, ``train`` and ``test`` with images and labels, if so.
     """
 
     waits_for_the_file = False
     folder: Path | None = None
     simulates = False
+    knows_w_alone = False
     source: Any = None
 
     @abstractmethod
@@ -167,6 +170,7 @@ class SimulatedPerson(Oracle):
     """
 
     simulates = True
+    knows_w_alone = True
 
     def __init__(
         self,

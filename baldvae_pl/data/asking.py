@@ -15,6 +15,7 @@ from torch import Tensor
 from baldvae_pl.answer import CANNOT_TELL, WITHDRAWN, Answer, Label
 from baldvae_pl.data.answers import Answers, check_answers
 from baldvae_pl.data.people import NOBODY_CAN_TELL, UNKNOWN, PeoplesLabels, Said
+from baldvae_pl.data.pictures import write_made
 from baldvae_pl.data.question_file import (
     Asked,
     OpenQuestion,
@@ -26,7 +27,7 @@ from baldvae_pl.data.question_file import (
 from baldvae_pl.data.tally import Tally
 from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.oracle import LabelFunction, NotYet, Oracle, Question
-from baldvae_pl.pool import Pool
+from baldvae_pl.pool import SYNTHESISED, Pool
 from baldvae_pl.runs.folder import RunFolder
 from baldvae_pl.seeding import Purpose, make_generator
 
@@ -141,7 +142,7 @@ class AskedPeople:
         """Leave a question where people find it, and wait until all of it is answered.
 
         Args:
-            question: About images of W.
+            question: About images of W, or made ones.
             trained: Classes that its predictions are of.
 
         Raises:
@@ -149,32 +150,32 @@ class AskedPeople:
             NotYet: If nobody answers now.
         """
         labels, round, indices = self.labels, question.round, question.indices.tolist()
-        if min(indices, default=0) < 0:
-            raise SettingError(
-                "--acquisition.selection: it asks about images that are not in the folder. Take "
-                "one that chooses among them."
-            )
+        made = question.indices < 0
+        if made.any():
+            labels.know_made(question.indices[made], question.images[made])
+            write_made(self.root, question.images[made])
         audit = {*self.pool.in_audit(answered=False).tolist()}
         why = ["audit" if i in audit else "query" if round else "first" for i in indices]
         if self.folder is not None:
             self._take_spreadsheet(self.folder, round)
             write_question(self.folder, self._as_file(question, why, trained), self._answered())
             self.oracle.folder = self.folder.path
-        asked = [labels.files[index] for index in indices]
+        asked = [labels.file_of(index) for index in indices]
+        question = question._replace(files=asked)
         if asked:
             rank_zero_info(f"{len(asked)} images are asked about.{self._budget_left()}")
         least_classes = 0 if round else 2
         while (rows := labels.complete_at(asked, self.rows, least_classes)) is None:
             labels.complain()
             before, said = len(labels.file.rows), labels.said()
-            left = [i for i, index in enumerate(indices) if said.labels_N[index] == UNKNOWN]
+            left = [i for i, index in enumerate(indices) if said.label(index) == UNKNOWN]
             with refused("--data.oracle", but=NotYet):
                 for answer in self._answers(question.of(torch.tensor(left).long())):
                     check_answers([answer], {*indices}, self.classes)
                     label, place = answer.label, indices.index(answer.image)
                     name = label if isinstance(label, str) else self.classes[label]
                     who = type(self.oracle).__name__
-                    labels.answer(answer.image, name, who, round, why[place])
+                    labels.answer(asked[place], name, who, round, why[place])
             while not labels.file.refresh() and len(labels.file.rows) == before:
                 if not self.oracle.waits_for_the_file:
                     raise SettingError(
@@ -217,6 +218,9 @@ class AskedPeople:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the state that `state_dict` returned, when the pool has taken over its own."""
+        generated = self.pool.generated
+        made = generated.of(generated.kinds == SYNTHESISED)
+        self.labels.know_made(made.parents, made.images)
         # Classes made since then count from the next question on.
         self.classes, self.rows = state["all_classes"], state["rows"]
         self.spent = state["spent"]
@@ -242,13 +246,18 @@ class AskedPeople:
         classes = [*dict.fromkeys([*self.classes, *said.classes])]
         number = torch.tensor([classes.index(name) for name in said.classes] or [0])
         labels_N = said.labels_N.where(said.labels_N < 0, number[said.labels_N.clamp(min=0)])
+        made = {index: int(number[x]) if x >= 0 else x for index, x in said.made.items()}
+        said = said._replace(labels_N=labels_N, made=made)
         changed = (labels_N != self.pool.answers_N).nonzero().flatten().tolist()
         words: dict[int, Label] = {UNKNOWN: WITHDRAWN, NOBODY_CAN_TELL: CANNOT_TELL}
 
         def label(index: int) -> Label:
-            found = int(labels_N[index])
+            found = said.label(index)
             return words.get(found, found)
 
+        generated = self.pool.generated
+        bought = dict(zip(generated.parents.tolist(), generated.labels.tolist(), strict=True))
+        changed += [i for i, x in made.items() if bought.get(i, x) != x]
         return Answers(
             {index: label(index) for index in asked},
             {index: label(index) for index in changed if index not in {*asked}},
@@ -299,10 +308,10 @@ class AskedPeople:
             return
         why = {asked.file: asked.why for asked in question.asked}
         known = {row.file: row.label for row in labels.rows() if row.label}
-        filled = {f: x for f, x in answers_in(folder.to_label) if f in why and f in labels.index}
+        filled = {f: x for f, x in answers_in(folder.to_label) if f in why and labels.knows(f)}
         new = {file: label for file, label in filled.items() if known.get(file) != label}
         for file, label in new.items():
-            labels.answer(labels.index[file], label, folder.to_label.name, round, why[file])
+            labels.answer(file, label, folder.to_label.name, round, why[file])
         if new:  # so that nothing is taken over twice, once it has been corrected elsewhere
             write_to_label(folder.to_label, question, self._answered())
             self._table_seen = folder.to_label.stat().st_mtime_ns
@@ -311,14 +320,12 @@ class AskedPeople:
             )
 
     def _as_file(self, question: Question, why: list[str], trained: list[str]) -> OpenQuestion:
-        files = self.labels.files
-
         def asked(
             indices: Tensor, why: list[str], scores: Tensor | None, probs_n_C: Tensor | None
         ) -> list[Asked]:
             return [
                 Asked(
-                    file=files[index],
+                    file=self.labels.file_of(index),
                     why=why[place],
                     rank=place + 1,
                     score=None if scores is None else round(float(scores[place]), 6),

@@ -12,6 +12,7 @@ from baldvae_pl.answer import CANNOT_TELL
 from baldvae_pl.data.image_folder import some_of
 from baldvae_pl.data.images import Source
 from baldvae_pl.data.labels import AUDIT, LabelsFile, Row, as_named, names_of
+from baldvae_pl.data.pictures import MADE, made_files
 from baldvae_pl.data.tally import Tally
 from baldvae_pl.errors import SettingError
 
@@ -27,6 +28,7 @@ class Said(NamedTuple):
         rows: Their number.
         labels_N: Classes, ``UNKNOWN`` or ``NOBODY_CAN_TELL``.
         audit_N: Who is kept for the audit.
+        made: By the negative index of an image that a selection has made, the same as `labels_N`.
         classes: Those declared, and those made in these rows.
         spent: How much of the budget the answers have cost.
     """
@@ -34,8 +36,13 @@ class Said(NamedTuple):
     rows: int
     labels_N: Tensor  # noqa: N815
     audit_N: Tensor  # noqa: N815
+    made: dict[int, int]
     classes: list[str]
     spent: float
+
+    def label(self, index: int) -> int:
+        """Return the class of an image of W or of a made one, or what stands in its place."""
+        return int(self.labels_N[index]) if index >= 0 else self.made[index]
 
 
 class PeoplesLabels:
@@ -56,8 +63,21 @@ class PeoplesLabels:
         self.given_N = source.train.labels
         self.cannot_tell_cost = cannot_tell_cost
         self.index = {name: i for i, name in enumerate(files)}
+        self.made: dict[int, str] = {}
         self._names = names_of(files)
         self._complained: set[str] = set()
+
+    def know_made(self, indices: Tensor, images: Tensor) -> None:
+        """Learn of images that a selection has made, and of their negative indices."""
+        self.made |= zip(indices.tolist(), made_files(images), strict=True)
+
+    def file_of(self, index: int) -> str:
+        """Return the file of an image of W, or of one that was made."""
+        return self.files[index] if index >= 0 else self.made[index]
+
+    def knows(self, file: str) -> bool:
+        """Whether it is an image of W, or one that was made."""
+        return file in self.index or file in self.made.values()
 
     def rows(self, count: int | None = None) -> list[Row]:
         """Return the first rows, with the names of files as W has them."""
@@ -78,7 +98,9 @@ class PeoplesLabels:
             labels_N[[*known]] = torch.tensor([*known.values()])
         audit_N[[self.index[file] for file in tally.audit if file in self.index]] = True
         audit_N &= self.given_N == UNKNOWN
-        return Said(len(rows), labels_N, audit_N, classes, tally.spent(self.cannot_tell_cost))
+        made = {index: number.get(tally.label(f) or "", UNKNOWN) for index, f in self.made.items()}
+        spent = tally.spent(self.cannot_tell_cost)
+        return Said(len(rows), labels_N, audit_N, made, classes, spent)
 
     def complete_at(self, asked: Sequence[str], base: int, least_classes: int = 0) -> int | None:
         """Return how many rows it took until all of these images had an answer.
@@ -103,9 +125,7 @@ class PeoplesLabels:
                 tally.take(rows[count - 1])
             if any(tally.label(file) is None for file in asked):
                 continue
-            trained = {
-                x for f, x in tally.labels.items() if f in self.index and f not in tally.audit
-            }
+            trained = {x for f, x in tally.labels.items() if self.knows(f) and f not in tally.audit}
             if len((trained | given) - {CANNOT_TELL}) >= least_classes:
                 return count
         return None
@@ -114,15 +134,15 @@ class PeoplesLabels:
         """Note in the file that these images are for the audit, and never to be trained on."""
         self.file.append(Row(self.files[i], "", why=AUDIT) for i in indices.tolist())
 
-    def answer(self, index: int, label: str, annotator: str, round: int, why: str) -> None:
+    def answer(self, file: str, label: str, annotator: str, round: int, why: str) -> None:
         """Write an answer; it is on the disk when this returns."""
-        self.file.append([Row(self.files[index], label, annotator, round=str(round), why=why)])
+        self.file.append([Row(file, label, annotator, round=str(round), why=why)])
 
     def complain(self) -> None:
         """Warn of each row that says something that cannot be taken, once."""
         tally = Tally(self.declared, self.rows())
         found = [*self.file.complaints]
-        unknown = [file for file in tally.said if file not in self.index]
+        unknown = [f for f in tally.said if f not in self.index and not f.startswith(f"{MADE}/")]
         if unknown and len(unknown) == len(tally.said):
             raise SettingError(
                 f"--data.labels: none of the {len(unknown):,} files in {self.file.path} is among "

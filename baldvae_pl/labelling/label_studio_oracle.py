@@ -76,6 +76,7 @@ class LabelStudio(Oracle):
     """
 
     waits_for_the_file = True
+    knows_w_alone = True
 
     def __init__(
         self,

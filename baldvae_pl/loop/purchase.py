@@ -148,7 +148,7 @@ def purchase_of(
     if isinstance(data.oracle, Oracle):
         probs_K_C = mean_probabilities(each, draws, bought, "Scoring")
     purchase = Purchase(scores_N, indices, bought, scores, threshold, probs_K_C)
-    if data.people is None:
+    if data.people is None or isinstance(chosen, Synthesised):  # what is made has no rest
         return purchase
     ranked = pool.highest_unlabelled(priorities_N, AHEAD + len(indices))
     ahead = ranked[~torch.isin(ranked, indices)][:AHEAD]

@@ -5,18 +5,16 @@ What BALD-VAE computes anyway serves here: the uncertainty of labelled images, a
 
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from baldvae_pl.acquisition import bald
 from baldvae_pl.complement import decode_mean
 from baldvae_pl.data.batches import like_w
+from baldvae_pl.data.pictures import write_png
 from baldvae_pl.data.question_file import write_json
 from baldvae_pl.loop.purchase import TrainedRound
 from baldvae_pl.posterior import eval_mode, has_trunk_and_head
-from baldvae_pl.runs.files import replacing
 from baldvae_pl.runs.folder import RunFolder
 
 MOST = 200
@@ -110,10 +108,3 @@ def complements_of(round: TrainedRound, indices: Tensor) -> Tensor | None:
     images, none = round.data.train.images[indices], torch.Generator()
     made = round.each.map(lambda x: decode_mean(x, autoencoder, none), images, "Complements")
     return like_w(made, images.dtype)
-
-
-def write_png(path: Any, image: Tensor) -> None:
-    """Write an 8-bit image of shape (channels, height, width)."""
-    pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-    with replacing(path) as file:
-        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, "PNG")

@@ -19,7 +19,7 @@ from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.loop.processes import dry_run
 from baldvae_pl.loop.scoring import generate
 from baldvae_pl.objective import Objective
-from baldvae_pl.oracle import Oracle, SimulatedPerson
+from baldvae_pl.oracle import Oracle
 from baldvae_pl.posterior import (
     Posterior,
     PosteriorFunction,
@@ -213,12 +213,18 @@ def check_space(setting: str, selection: Any, network: nn.Module | None) -> None
 
 def check_who_answers(selection: Selection | SelectionFunction, data: PoolDataModule) -> None:
     """Raise a SettingError if a selection makes images that nobody looks at, or a judge cannot."""
-    sees = isinstance(data.oracle, Oracle) and not isinstance(data.oracle, SimulatedPerson)
-    if getattr(selection, "makes_images", False) and not (sees and data.people is None):
+    sees = isinstance(data.oracle, Oracle) and not data.oracle.knows_w_alone
+    makes = getattr(selection, "makes_images", False)
+    if makes and not sees:
         raise SettingError(
             f"--acquisition.selection: {type(selection).__name__} asks about images that are not "
-            "in the data set, and whoever labels sees only those that are. Give a data set with "
-            "labels and --data.oracle Judge, or an Oracle of your own."
+            "in the data set, and whoever labels sees only those that are. Give --data.oracle "
+            "Judge, or where people label People, or an Oracle of your own."
+        )
+    if makes and data.people is not None and data.train.images.dtype != torch.uint8:
+        raise SettingError(
+            f"--acquisition.selection: {type(selection).__name__} would make vectors, which nobody "
+            "can look at. Leave --data.embedding out."
         )
     if isinstance(data.oracle, Judge):
         if data.people is not None:

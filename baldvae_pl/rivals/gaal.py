@@ -27,8 +27,8 @@ from baldvae_pl.selection import Candidates, Selection, Synthesised
 class GAAL(Selection):
     """Images that the generator makes where the classifier is most uncertain.
 
-    They need somebody who looks at them: for an experiment ``--data.oracle Judge``, or an `Oracle`
-    of one's own. On the labelling page they cannot be asked about.
+    They need somebody who looks at them: for an experiment ``--data.oracle Judge``, else people at
+    the labelling page, or an `Oracle` of one's own.
 
     Args:
         steps: Of Adam for each z.

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -10,8 +11,11 @@ import torch
 from conftest import baldvae, refusal
 from killed import forked
 from people import SETTINGS, answers_of, write_digits
+from torchvision.io import read_image
 
+from baldvae_pl.answer import CANNOT_TELL, WITHDRAWN
 from baldvae_pl.data.labels import LabelsFile, Row
+from baldvae_pl.data.pictures import made_files
 from baldvae_pl.data.question_file import question_in
 from baldvae_pl.main import main
 from baldvae_pl.modules import Classifier
@@ -48,6 +52,11 @@ def ends_waiting(*options: str) -> None:
 def said() -> str:
     """Return all that the commands in forks have said."""
     return Path("output.txt").read_text()
+
+
+def pool_of_the_run() -> dict[str, Any]:
+    pool: dict[str, Any] = torch.load(RUN.last, weights_only=True)["PoolDataModule"]["pool"]
+    return pool
 
 
 def answer_the_question(secret: dict[str, str]) -> list[str]:
@@ -396,3 +405,49 @@ def test_a_warm_start_keeps_what_it_can_when_a_class_is_made(secret: dict[str, s
     assert len(same) > 2
     for name in same:
         torch.testing.assert_close(before[name], after[name])
+
+
+def test_people_are_asked_about_made_images_and_their_answers_are_trained_with(
+    secret: dict[str, str],
+) -> None:
+    names = json.dumps([str(i) for i in range(10)])
+    made = [
+        *("--acquisition.selection=GAAL", "--acquisition.selection.steps=2", "--vae.epochs=1"),
+        *("--vae.network=baldvae_pl.networks.DenseVAE", "--acquisition.query_size=4"),
+        *(f"--data.source.classes={names}", "--data.budget=28"),
+    ]
+    ends_waiting(*made)
+    answer_the_question(secret)
+    ends_waiting(*made)
+    question = question_in(RUN.question)
+    assert question is not None
+    assert question.ahead == []
+    files = [each.file for each in question.asked]
+    assert len({*files}) == 4
+    assert all(file.startswith(".made/") for file in files)
+    # A picture is what was scored, and its name follows from its pixels.
+    images = torch.stack([read_image(f"digits/{file}") for file in files])
+    assert images.shape == (4, 1, 8, 8)
+    assert made_files(images) == files
+    said = ["3", CANNOT_TELL, "5", "5"]
+    LabelsFile(LABELS).append(Row(f, x, "Ann") for f, x in zip(files, said, strict=True))
+    ends_waiting(*made)
+    pool = pool_of_the_run()
+    assert pool["generated"]["labels"].tolist() == [3, 5, 5]
+    assert pool["generated"]["parents"].tolist() == [-1, -3, -4]
+    assert torch.equal(pool["generated"]["images"], images[[0, 2, 3]])
+    # What was said of them is corrected and taken back as of any other image.
+    changed = [Row(files[2], "7", "Ann"), Row(files[3], WITHDRAWN, "Ann")]
+    LabelsFile(LABELS).append(changed)
+    question = question_in(RUN.question)
+    assert question is not None
+    LabelsFile(LABELS).append(Row(each.file, "0", "Ann") for each in question.asked)
+    ends_waiting(*made)  # the answer that was taken back has left one over
+    pool = pool_of_the_run()
+    assert pool["generated"]["parents"].tolist() == [-1, -3, -5, -6, -7, -8]
+    assert pool["generated"]["labels"].tolist() == [3, 7, 0, 0, 0, 0]
+
+
+def test_nobody_can_look_at_made_images_who_knows_only_files(secret: dict[str, str]) -> None:
+    made = ["--acquisition.selection=GAAL", "--vae.network=baldvae_pl.networks.DenseVAE"]
+    assert "asks about images that are not in the data set" in refusal(*COMMAND, *simulated(*made))
