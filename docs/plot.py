@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from baldvae_pl.experiments.arguments import GATHERED, METHODS
+from baldvae_pl.experiments.arguments import GATHERED
 from baldvae_pl.experiments.writing import draw_curves
 
 HERE = Path(__file__).parent
@@ -25,10 +25,9 @@ figure = Figure(figsize=(14, 4), layout="constrained")
 for axis, (name, title) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
     rounds = runs(name)
     seeds = rounds.groupby("method")["seed"].nunique().max()
-    draw_curves(axis, rounds, f"{title}, {seeds} seeds", METHODS)
+    draw_curves(axis, rounds, f"{title}, {seeds} seeds")
 figure.savefig(HERE / "curves.png", dpi=120)
 
 figure = Figure(figsize=(7, 4), layout="constrained")
-methods = ["few_labels", "margin", "epig", "bald_vae", "bald_o", "random"]
-draw_curves(figure.subplots(), runs("few_labels"), "MNIST from few labels", methods)
+draw_curves(figure.subplots(), runs("few_labels"), "MNIST from few labels")
 figure.savefig(HERE / "few_labels.png", dpi=120)

@@ -101,8 +101,12 @@ def rounds_of(run: Path) -> pd.DataFrame:
 def scalars_of(run: Path) -> dict[str, dict[int, float]]:
     """The last value of each TensorBoard tag and step, but for timings."""
     events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith("seconds/")]
-    return {tag: {point.step: point.value for point in events.Scalars(tag)} for tag in tags}
+    plain = {tag: tag.split(" ")[-1] for tag in events.Tags()["scalars"]}  # without the number
+    return {
+        name: {point.step: point.value for point in events.Scalars(tag)}
+        for tag, name in plain.items()
+        if not name.startswith("seconds/")
+    }
 
 
 def assert_same_run(one: Path, other: Path) -> None:

@@ -14,6 +14,7 @@ WINGS = [
     "networks",
     "geometry",
     "runs",
+    "reports",
     "data",
     "rivals",
     "labelling",

@@ -28,7 +28,10 @@ trains. A run that is finished is not repeated, one that was stopped goes on, an
 process works on is left to it, so that a comparison can be killed, started again, and shared by the
 jobs of a cluster.
 """
-REPORT = "Write figures and tables of finished runs, made from their CSV files alone."
+REPORT = """Write a page to look at: of the folder of a run, or of many, with tables and figures.
+
+The page is one file, report.html, which needs no network.
+"""
 
 
 def folder(text: str) -> Path:
@@ -85,7 +88,9 @@ def parse_report(args: Sequence[str]) -> argparse.Namespace:
     """Parse the options of ``report``."""
     parser = argparse.ArgumentParser("baldvae report", description=REPORT, allow_abbrev=False)
     parser.add_argument(
-        "source", type=folder, help=f"folder with runs, at any depth, or a {GATHERED} of a report"
+        "source",
+        type=folder,
+        help=f"folder of a run, or with runs at any depth, or a {GATHERED} of a report",
     )
     parser.add_argument("--out", type=folder, help="folder of the report (default: the source's)")
     parser.add_argument("--baseline", default="bald_o", help="method that others are compared to")

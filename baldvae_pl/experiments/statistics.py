@@ -183,6 +183,27 @@ def differences(
     return table
 
 
+def wins(rounds: pd.DataFrame) -> pd.DataFrame:
+    """Return the share of pairs of runs in which a method, a row, is above another, a column.
+
+    By mean accuracy over the curve, paired by configuration and seed; a tie counts half. NaN on the
+    diagonal, and where two have no seed in common. The table has a column ``config``, too.
+    """
+    found = [
+        measures(part, []).assign(config=config)
+        for config, part in rounds.groupby("config", sort=False)
+        if curves(part)
+    ]
+    table = pd.concat(found).pivot_table("mean", ["config", "seed"], "method", sort=False)
+    values = table.to_numpy()
+    apart = (values[:, :, None] - values[:, None, :]).round(9)
+    pairs = (~np.isnan(apart)).sum(0)
+    won = np.nansum((np.sign(apart) + 1) / 2, axis=0)
+    share = np.divide(won, pairs, out=np.full(won.shape, np.nan), where=pairs > 0)
+    np.fill_diagonal(share, np.nan)
+    return pd.DataFrame(share, index=table.columns, columns=table.columns)
+
+
 def bootstrap(d: np.ndarray) -> tuple[float, float]:
     """Return the 95 % interval of the mean, the same at every call; NaN for one value."""
     if len(d) < 2:

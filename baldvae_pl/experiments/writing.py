@@ -7,12 +7,15 @@ from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
+from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # draws without a display
 
 from baldvae_pl.errors import SettingError
 from baldvae_pl.experiments import statistics
 from baldvae_pl.experiments.arguments import GATHERED
+from baldvae_pl.reports import figures
+from baldvae_pl.reports import run as reports
 from baldvae_pl.runs.files import replacing
 from baldvae_pl.runs.folder import Identity, RunFolder
 from baldvae_pl.runs.settings import first_difference, load_settings
@@ -40,7 +43,7 @@ def write(
     labels: Sequence[int] | None = None,
     levels: Sequence[float] | None = None,
 ) -> None:
-    """Write ``report.md``, tables and figures of all runs below a folder.
+    """Write ``report.md`` and ``report.html``, tables and figures of all runs below a folder.
 
     Args:
         source: The folder, or the table of all rounds that a report has left.
@@ -57,7 +60,7 @@ def write(
     with replacing(out / GATHERED, "w", newline="", encoding="utf-8") as file:
         rounds.to_csv(file, index=False)
     text, summaries, differences = ["# Comparison\n"], [], []
-    methods = [str(method) for method in rounds["method"].unique()]
+    parts: list[dict[str, Any]] = []
     for config, part in rounds.groupby("config", sort=False):
         text.append(f"## {config}\n")
         top = statistics.ceiling(part)
@@ -74,11 +77,12 @@ def write(
         against = statistics.differences(
             part, counts, compared_pairs(list(found["method"]), baseline)
         )
-        draw(part, str(config), methods, out / f"{config}")
+        draw(part, str(config), out / f"{config}")
         summaries.append(found.assign(config=config))
         differences.append(against.assign(config=config))
         text += [f"![Accuracy against number of labels]({config}.png)\n"]
         text += [found.to_markdown(index=False), "", EXPLANATION, *explain(against, baseline)]
+        parts.append(page_part(part, str(config), found, against))
         if any(source.rglob("rounds.csv")):  # TensorBoard shows them beside the runs
             log_hyperparameters(part, str(config), counts, accuracies, out / "hparams")
     for name, tables in (("summary", summaries), ("differences", differences)):
@@ -86,6 +90,58 @@ def write(
             (pd.concat(tables) if tables else pd.DataFrame()).round(4).to_csv(file, index=False)
     with replacing(out / "report.md", "w", encoding="utf-8") as file:
         file.write("\n".join(text))
+    with replacing(out / "report.html", "w", encoding="utf-8") as file:
+        file.write(page(rounds, parts, source))
+
+
+def page(rounds: pd.DataFrame, parts: list[dict[str, Any]], source: Path) -> str:
+    """Return a comparison as one page, see `baldvae_pl.reports.run`.
+
+    Args:
+        rounds: Of all runs.
+        parts: A configuration each.
+        source: Where the runs are, if they are there.
+    """
+    methods, seeds = rounds["method"].nunique(), rounds["seed"].nunique()
+    numbers = [("methods", f"{methods}"), ("seeds", f"{seeds}")]
+    numbers.append(("runs", f"{rounds.groupby(['config', 'method', 'seed']).ngroups}"))
+    if parts and methods > 1:
+        share = statistics.wins(rounds)
+        text = (
+            "In how many percent of the pairs, runs of one configuration and seed, the method on "
+            "the left has the higher mean accuracy over the curve; a tie counts half."
+        )
+        chart = reports.drawn(figures.wins(share), text)
+        parts = [*parts, reports.part("wins", "Who wins", text, figures=[chart])]
+    pages = sorted(source.rglob("report.html")) if source.is_dir() else []
+    pages = [path for path in pages if RunFolder(path.parent).rounds.is_file()]
+    if pages:
+        links = [
+            f'<p><a href="{escape(path.relative_to(source).as_posix())}">'
+            f"{escape(path.parent.relative_to(source).as_posix())}</a></p>"
+            for path in pages
+        ]
+        parts = [*parts, reports.part("runs", "Runs", tables=links)]
+    return reports.filled("Comparison", source.name, numbers, parts)
+
+
+def page_part(
+    rounds: pd.DataFrame, config: str, found: pd.DataFrame, against: pd.DataFrame
+) -> dict[str, Any]:
+    """Return the part of the page that a configuration has."""
+    figure, (axis,) = figures.new(7, 4)
+    draw_curves(axis, rounds, config)
+    at_the_end = {method: c.iloc[-1].mean() for method, c in statistics.curves(rounds).items()}
+    best = max(at_the_end, key=lambda method: at_the_end[method])
+    alt = f"Test accuracy against labels, {len(found)} methods. The highest at the end: {best}."
+    options: dict[str, Any] = {"index": False, "border": 0, "na_rep": ""}
+    tables = [found.to_html(**options)]
+    folded = []
+    if not against.empty:
+        folded.append(("Differences, in points", against.round(3).to_html(**options)))
+    name, words = f"config-{config}", EXPLANATION.replace("*", "")
+    chart = reports.drawn(figure, alt)
+    return reports.part(name, config, words, figures=[chart], tables=tables, folded=folded)
 
 
 def read(source: Path) -> pd.DataFrame:
@@ -188,31 +244,29 @@ def explain(differences: pd.DataFrame, baseline: str) -> list[str]:
     ]
 
 
-def draw(rounds: pd.DataFrame, title: str, methods: Sequence[str], path: Path) -> None:
+def draw(rounds: pd.DataFrame, title: str, path: Path) -> None:
     """Draw the curves of a configuration as PNG and SVG, the same bytes at every call."""
     with mpl.rc_context({"svg.hashsalt": "baldvae", "font.size": 9}):
         figure = Figure(figsize=(5.5, 3.6), layout="constrained")
-        draw_curves(figure.subplots(), rounds, title, methods)
+        draw_curves(figure.subplots(), rounds, title)
         for ending, options in (("png", {"dpi": 200}), ("svg", {"metadata": {"Date": None}})):
             with replacing(path.with_name(f"{path.name}.{ending}")) as file:
                 figure.savefig(file, format=ending, **options)
 
 
-def draw_curves(axis: Axes, rounds: pd.DataFrame, title: str, methods: Sequence[str]) -> None:
+def draw_curves(axis: Axes, rounds: pd.DataFrame, title: str) -> None:
     """Draw mean curves, bands that hold all seeds, and a line for training on all of W.
 
     An interval of the mean would hide what it is made of where there are few seeds, and with two
     of them be as high as the figure.
 
-    A method's colour, marker and line follow from its place in ``methods``.
+    A method has the same colour, marker and line in every figure.
     """
     for method, table in statistics.curves(rounds).items():
-        number = methods.index(method)
-        mean = 100 * table.mean(axis=1)
-        style = f"C{number % 10}" + "os^vDPX*<>hd"[number % 12] + ("-", "--", "-.", ":")[number % 4]
-        axis.plot(table.index, mean, style, ms=3, lw=1, label=method)
+        style, mean = figures.style_of(method), 100 * table.mean(axis=1)
+        axis.plot(table.index, mean, ms=3, lw=1, label=method, **style)
         low, high = 100 * table.min(axis=1), 100 * table.max(axis=1)
-        axis.fill_between(table.index, low, high, color=f"C{number % 10}", alpha=0.15, lw=0)
+        axis.fill_between(table.index, low, high, color=style["color"], alpha=0.15, lw=0)
     top = statistics.ceiling(rounds)
     if top is not None:
         axis.axhline(100 * top, color="grey", ls="--", lw=1, label="all of W")

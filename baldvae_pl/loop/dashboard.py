@@ -1,17 +1,71 @@
-"""A round in TensorBoard, all against the number of labels."""
+"""A round in TensorBoard and other loggers, all against the number of labels."""
 
 from collections.abc import Mapping
+from typing import Any
 
-import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
-from torchvision.utils import make_grid
 
-from baldvae_pl.complement import Purchase
+from baldvae_pl.reports import figures
+from baldvae_pl.reports.pictures import sheet
+from baldvae_pl.runs.snapshots import Snapshot
 
-MOST_IMAGES = 64
-"""A grid shows at most so many images."""
+ORDER = ("test", "pool", "bald", "acquired", "complement", "answers", "graph", "seconds")
+"""Groups in the order of the story; TensorBoard sorts them by name, so they get a number there."""
+
+DESCRIPTIONS = {
+    "test/acc": "Share of the test images that get their class, dropout off.",
+    "test/acc_mc": "The same by predictions averaged over the posterior's draws.",
+    "test/nll": "Negative log-likelihood of the test images, in nats.",
+    "test/nll_mc": "The same by predictions averaged over the posterior's draws.",
+    "test/ece": "Expected calibration error on the test images, 15 bins.",
+    "test/ece_mc": "The same by predictions averaged over the posterior's draws.",
+    "test/acc_low": "Lower end of the accuracy's 95 % interval (Wilson).",
+    "test/acc_high": "Upper end of it.",
+    "test/images": "Number of test images.",
+    "pool/labelled": "Labels that the round trained with.",
+    "pool/unlabelled": "Images without a label.",
+    "pool/generated": "Complements that the round trained with.",
+    "pool/complemented": "Complements that were made at its end.",
+    "bald/threshold": "BALD from which on a labelled image gets a complement, in nats: by default "
+    "that of the last image bought.",
+    "bald/labelled_max": "The highest BALD of a labelled image. Complements are made once it "
+    "reaches the threshold.",
+    "bald/margin": "Threshold less highest labelled score: at 0 or below, complements are made.",
+    "bald/labelled_mean": "Mean BALD of the labelled images, in nats.",
+    "bald/unlabelled_max": "The highest BALD of an unlabelled image, in nats.",
+    "bald/unlabelled_mean": "Mean BALD of the unlabelled images, in nats.",
+    "acquired/redundancy": "How alike the bought images are: mean cosine similarity of features.",
+    "complement/distance": "Distance of complements from their parents, eq. 5: root of the mean "
+    "squared difference of a pixel.",
+    "complement/bald": "Mean BALD of the new complements, eq. 6, in nats.",
+    "complement/parent_bald": "Mean BALD of their parents, in nats.",
+    "complement/acc": "Share of the new complements that the classifier gives their label.",
+    "answers/cannot_tell": "Images that nobody could tell.",
+    "answers/agreement": "Share of the new labels that the classifier had guessed. No accuracy.",
+    "graph/acc": "Share of U to which the neighbour graph alone gives its class.",
+    "seconds/train": "Seconds of training.",
+    "seconds/evaluate": "Seconds of testing, dropout off.",
+    "seconds/evaluate_mc": "Seconds of testing with the posterior's draws.",
+    "seconds/score": "Seconds of scoring all of W.",
+    "seconds/select": "Seconds of choosing, and of waiting for answers.",
+    "seconds/complement": "Seconds of making complements.",
+}
+
+LAYOUT = {
+    "Accuracy": ("test/acc", "test/acc_mc"),
+    "What decides: threshold and highest labelled BALD": ("bald/threshold", "bald/labelled_max"),
+    "Mean BALD of unlabelled and labelled": ("bald/unlabelled_mean", "bald/labelled_mean"),
+    "Complements and their parents": ("complement/bald", "complement/parent_bald"),
+    "Seconds by phase": tuple(tag for tag in DESCRIPTIONS if tag.startswith("seconds/")),
+}
+"""Charts of TensorBoard's custom scalars: what belongs together."""
+
+
+def tag_of(tag: str) -> str:
+    """Return a tag as TensorBoard gets it."""
+    group = tag.split("/")[0]
+    return f"{ORDER.index(group) + 1} {tag}" if group in ORDER else tag
 
 
 def log_round(trainer: Trainer, row: Mapping[str, float]) -> None:
@@ -19,59 +73,76 @@ def log_round(trainer: Trainer, row: Mapping[str, float]) -> None:
     scalars = {key: value for key, value in row.items() if "/" in key}
     counts = ("labelled", "unlabelled", "generated", "complemented")
     scalars |= {f"pool/{key}": row[key] for key in counts if key in row}
+    labels = int(row["labelled"])
     for logger in trainer.loggers:
-        logger.log_metrics(scalars, step=int(row["labelled"]))
+        if not isinstance(logger, TensorBoardLogger):
+            logger.log_metrics(scalars, step=labels)
+        elif trainer.is_global_zero:
+            write_scalars(logger.experiment, scalars, labels)
 
 
-def log_purchase(
-    trainer: Trainer,
-    images: Tensor,
-    pictures: Tensor | None,
-    purchase: Purchase,
-    parents: Tensor,
-    complements: Tensor,
-    row: Mapping[str, float],
-) -> None:
-    """Log pictures of what was bought, and of parents above their complements.
+def write_scalars(writer: Any, scalars: Mapping[str, float], labels: int) -> None:
+    """Write scalars with their descriptions, which torch's own function leaves out.
 
     Args:
-        trainer: Has the loggers.
-        images: W.
-        pictures: 8-bit pictures of W; None if its images are vectors without any.
-        purchase: What was bought.
-        parents: Global indices of the parents.
-        complements: Theirs, in the format of W; vectors are shown by the picture of the image of W
-            that is nearest to them.
-        row: Of the round.
+        writer: A ``SummaryWriter``.
+        scalars: By tag.
+        labels: x.
     """
-    labels, in_w = int(row["labelled"]), purchase.in_w
-    if len(in_w) < len(purchase.indices):
-        bought = purchase.images
-    else:
-        bought = purchase.images[:0] if pictures is None else pictures[in_w]
-    log_images(trainer, "images/acquired", bought, labels)
-    if pictures is not None and trainer.is_global_zero:
-        shown = complements[:MOST_IMAGES]
-        if shown.dtype != torch.uint8:
-            shown = pictures[nearest(shown, images)]
-        pairs = torch.cat([pictures[parents[:MOST_IMAGES]], shown], dim=2)
-        log_images(trainer, "images/parents_and_complements", pairs, labels)
+    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+
+    values = []
+    for tag, value in scalars.items():
+        about = f"{DESCRIPTIONS.get(tag, '')} x: the number of labels.".strip()
+        name = tag_of(tag)
+        metadata = SummaryMetadata(
+            display_name=name,
+            summary_description=about,
+            plugin_data=SummaryMetadata.PluginData(plugin_name="scalars"),
+        )
+        values.append(Summary.Value(tag=name, simple_value=float(value), metadata=metadata))
+    writer._get_file_writer().add_summary(Summary(value=values), labels)
 
 
-def nearest(vectors_K_D: Tensor, among_N_D: Tensor) -> Tensor:
-    """Return for each vector the index of the one nearest to it, by Euclidean distance."""
-    chunks = among_N_D.split(65_536)
-    least = [torch.cdist(vectors_K_D, chunk).min(1) for chunk in chunks]
-    which_K = torch.stack([distances for distances, _ in least]).argmin(0)
-    starts = 65_536 * torch.arange(len(chunks))
-    found = torch.stack([indices for _, indices in least]) + starts[:, None]
-    return found.gather(0, which_K[None])[0]
+def log_layout(trainer: Trainer, chosen: Mapping[str, Any]) -> None:
+    """Tell TensorBoard which curves belong together, and what tells this run from others.
+
+    Args:
+        trainer: Of the run.
+        chosen: The settings that are compared between runs.
+    """
+    from tensorboard.plugins.hparams import summary_v2 as hparams
+
+    charts = {title: ["Multiline", [*map(tag_of, tags)]] for title, tags in LAYOUT.items()}
+    metrics = [
+        tag_of(tag) for tag in ("test/acc", "test/acc_mc", "pool/labelled", "pool/generated")
+    ]
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
+            logger.experiment.add_custom_scalars({"A run": charts})
+            names, tags = map(hparams.HParam, chosen), map(hparams.Metric, metrics)
+            writer = logger.experiment._get_file_writer()
+            writer.add_summary(hparams.hparams_config_pb(hparams=[*names], metrics=[*tags]))
+            writer.add_summary(hparams.hparams_pb({**chosen}))
+        elif not isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams({**chosen})
 
 
-def log_images(trainer: Trainer, tag: str, images: Tensor, labels: int) -> None:
-    """Log a grid of 8-bit images, shape (n, channels, height, width), 16 in a row."""
-    if len(images) and images.dtype == torch.uint8:
-        grid = make_grid(images[:MOST_IMAGES], nrow=16)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(tag, grid, labels)
+def log_snapshot(trainer: Trainer, snapshot: Snapshot, labels: int) -> None:
+    """Log what a round looked like: what was bought and what was not, complements, and errors."""
+    groups = {
+        "images/1 bought": [snapshot.bought],
+        "images/2 most uncertain, not bought": [snapshot.passed],
+        "images/3 parents above complements": [snapshot.parents, snapshot.complements],
+        "images/4 doubtful labels": [snapshot.doubtful],
+    }
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
+            writer = logger.experiment
+            for tag, galleries in groups.items():
+                if len(galleries[0].pictures):
+                    picture = sheet(galleries, snapshot.classes)
+                    writer.add_image(tag, picture, labels, dataformats="HWC")
+            if snapshot.confusion_C_C.any():
+                errors = figures.errors(snapshot, f"{labels} labels")
+                writer.add_figure("images/5 errors and reliability", errors, labels)

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from baldvae_pl.acquisition import bald
 from baldvae_pl.complement import decode_mean
 from baldvae_pl.data.batches import like_w
 from baldvae_pl.data.pictures import write_png
 from baldvae_pl.data.question_file import write_json
 from baldvae_pl.loop.purchase import TrainedRound
+from baldvae_pl.loop.scoring import bald_and_probabilities
 from baldvae_pl.posterior import eval_mode, has_trunk_and_head
 from baldvae_pl.runs.folder import RunFolder
 
@@ -21,17 +21,6 @@ MOST = 200
 """Images in each of the two orders."""
 
 NEIGHBOURS = 5
-
-
-def suspicion(round: TrainedRound, indices: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the BALD scores of images in nats, shape (n,), and their probabilities (n, C)."""
-
-    def both(log_probs_n_T_C: Tensor) -> Tensor:
-        return torch.cat([bald(log_probs_n_T_C)[:, None], log_probs_n_T_C.exp().mean(1)], 1)
-
-    images = round.data.train.images[indices]
-    found_n = round.each.map(round.draws, images, "Looking at labelled images", both)
-    return found_n[:, 0], found_n[:, 1:]
 
 
 def write_review(round: TrainedRound, run: RunFolder) -> None:
@@ -43,7 +32,8 @@ def write_review(round: TrainedRound, run: RunFolder) -> None:
     data, pool, each = round.data, round.data.pool, round.each
     indices = ((pool.labels >= 0) & (pool.labels < len(data.classes))).nonzero().flatten()
     labels = pool.labels[indices]
-    bald_n, probs_n_C = suspicion(round, indices)
+    images = data.train.images[indices]
+    bald_n, probs_n_C = bald_and_probabilities(each, round.draws, images)
     doubt_n = 1 - probs_n_C.gather(1, labels[:, None])[:, 0]
     guess_probability_n, guess_n = probs_n_C.max(1)
     orders = [x.argsort(descending=True, stable=True)[:MOST] for x in (doubt_n, bald_n)]

@@ -24,9 +24,9 @@ from baldvae_pl.data.module import PoolDataModule
 from baldvae_pl.epig import EPIG, Acquisition
 from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.labelling.curve import PATIENCE, has_flattened
-from baldvae_pl.loop import scoring, trial
+from baldvae_pl.loop import picturing, scoring, trial
 from baldvae_pl.loop.batch_norm import retake_statistics
-from baldvae_pl.loop.dashboard import log_purchase, log_round
+from baldvae_pl.loop.dashboard import log_layout, log_round, log_snapshot
 from baldvae_pl.loop.guards import check_agreement, check_scores
 from baldvae_pl.loop.processes import Processes, dry_run, pool_data
 from baldvae_pl.loop.purchase import (
@@ -48,7 +48,8 @@ from baldvae_pl.objective import Objective
 from baldvae_pl.options import resolve
 from baldvae_pl.posterior import Draws, MCDropout, Posterior, PosteriorFunction, eval_mode
 from baldvae_pl.runs.folder import RunFolder
-from baldvae_pl.runs.records import in_one_line, write_acquisitions, write_rounds
+from baldvae_pl.runs.records import in_one_line, write_acquisitions, write_log, write_rounds
+from baldvae_pl.runs.snapshots import Snapshot, read_snapshot, write_snapshot
 from baldvae_pl.seeding import Purpose, derive_seed, make_generator
 from baldvae_pl.selection import Candidates, RandomSubset, Selection, TopK
 
@@ -212,6 +213,7 @@ class ActiveLearning(Callback):
             # A network that is its own autoencoder is not trained yet.
             trained: Any = self.vae if self.uses_vae else None
             buy_first_labels(Round(0, each, data, trained), self.initial_selection)
+            log_layout(trainer, self._chosen(pl_module, data))
         # A finished run that goes on, or one whose question is open: its last round has not bought.
         if self.history and "acquired" not in self.history[-1]:
             self._buy_or_stop(self._round(trainer, pl_module, int(self.history[-1]["round"])))
@@ -277,11 +279,15 @@ class ActiveLearning(Callback):
         }
         metrics = trainer.callback_metrics.items()
         row |= {key: float(value) for key, value in metrics if key.startswith("test/")}
+        test = data.test
         with timed(row, "seconds/evaluate_mc"):
-            if len(data.test.labels):
-                row |= scoring.metrics_with_draws(
-                    round.each, round.draws, data.test, len(data.classes)
+            probs_N_C = torch.empty(0, len(data.classes))
+            if len(test.labels):
+                probs_N_C = scoring.mean_probabilities(
+                    round.each, round.draws, test.images, "Testing with draws"
                 )
+                row |= scoring.metrics_with_draws(round.each, probs_N_C, test.labels)
+        self._leave_snapshot(round, picturing.after_the_test(round, probs_N_C, test.labels))
         row |= scoring.graph_columns(getattr(pl_module, "objective", None), data)
         if data.people is not None:
             row |= scoring.interval(row.get("test/acc"), len(data.test.labels))
@@ -299,14 +305,30 @@ class ActiveLearning(Callback):
     @override
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data, round = pool_data(trainer), self._round(trainer, pl_module, len(self.history) - 1)
-        pl_module.log_dict(
-            scoring.metrics_with_draws(round.each, round.draws, data.test, len(data.classes))
+        images, labels = data.test
+        probs_N_C = scoring.mean_probabilities(
+            round.each, round.draws, images, "Testing with draws"
         )
+        pl_module.log_dict(scoring.metrics_with_draws(round.each, probs_N_C, labels))
 
     @override
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module: Any = pl_module
         module.draws = self._round(trainer, pl_module, len(self.history) - 1).draws
+
+    def _chosen(self, pl_module: LightningModule, data: PoolDataModule) -> dict[str, Any]:
+        """Return the settings by which people compare runs."""
+        parts = {
+            "function": self.function,
+            "selection": self.selection,
+            "complement": self.complement,
+            "posterior": self.posterior,
+            "objective": getattr(pl_module, "objective", None),
+            "network": pl_module.network,
+        }
+        names = {key: getattr(x, "__name__", type(x).__name__) for key, x in parts.items()}
+        numbers = {"query_size": self.query_size, "mc_samples": self.mc_samples, "seed": data.seed}
+        return names | numbers | {"warm_start": self.warm_start}
 
     def _learn_new_classes(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the network an output for each class that was made while people labelled."""
@@ -402,9 +424,11 @@ class ActiveLearning(Callback):
         if round.data.people is not None or (purchase.indices < 0).any():
             row |= scoring.answers_columns(purchase, answers.labels)
         self.pending = None
-        images, pictures = round.data.train.images, round.data.pictures
-        trainer = round.each.trainer
-        log_purchase(trainer, images, pictures, purchase, parents, complements, row)
+        assert self.folder is not None
+        path, each = self.folder.snapshot(round.number), round.each
+        if (before := each.once(lambda: read_snapshot(path))) is not None:
+            about = (round, before, purchase, answers.labels, parents, complements)
+            self._leave_snapshot(round, picturing.after_the_purchase(*about))
 
     def _choose(self, round: TrainedRound, row: dict[str, float]) -> Purchase:
         """Score all of W under the same draws, and choose what to buy of U.
@@ -455,12 +479,23 @@ class ActiveLearning(Callback):
             self._write_tables(trainer)  # for those who look while they are asked
             trainer.save_checkpoint(self.folder.last, weights_only=False)
 
+    def _leave_snapshot(self, round: TrainedRound, snapshot: Snapshot) -> None:
+        """Keep what a round looked like, for reports."""
+        trainer = round.each.trainer
+        if trainer.is_global_zero and not dry_run(trainer):
+            assert self.folder is not None
+            write_snapshot(self.folder.snapshot(round.number), snapshot)
+
     def _leave_records(self, trainer: Trainer) -> None:
         """Log the newest row and write the run's CSV files."""
         if not self.history:
             return
         row = self.history[-1]
         log_round(trainer, row)
+        assert self.folder is not None
+        snapshot = read_snapshot(self.folder.snapshot(int(row["round"])))
+        if snapshot is not None and not dry_run(trainer):
+            log_snapshot(trainer, snapshot, int(row["labelled"]))
         rank_zero_info(in_one_line(row))
         self._write_tables(trainer)
 
@@ -470,6 +505,7 @@ class ActiveLearning(Callback):
             assert self.folder is not None
             data = pool_data(trainer)
             write_rounds(self.folder.rounds, self.history)
+            write_log(self.folder.log, self.history)
             write_acquisitions(self.folder.acquisitions, data.pool, self.history, data.files)
 
     @override

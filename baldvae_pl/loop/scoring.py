@@ -12,7 +12,6 @@ from baldvae_pl.acquisition import AcquisitionFunction, NetworkScore, bald
 from baldvae_pl.answer import CANNOT_TELL, Label
 from baldvae_pl.complement import Autoencoder, Complement, Purchase, in_precision_of
 from baldvae_pl.data.batches import images_at_once, like_w, to_floats
-from baldvae_pl.data.images import Images
 from baldvae_pl.data.module import PoolDataModule
 from baldvae_pl.epig import EPIG
 from baldvae_pl.geometry import PoissonLabels
@@ -136,19 +135,26 @@ def mean_probabilities(each: Processes, draws: Draws, images: Tensor, descriptio
     return each.map(draws, images, description, lambda log_probs: log_probs.exp().mean(1))
 
 
-def metrics_with_draws(
-    each: Processes, draws: Draws, test: Images, num_classes: int
-) -> dict[str, float]:
+def bald_and_probabilities(each: Processes, draws: Draws, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return BALD scores in nats, shape (N,), and probabilities averaged over draws, (N, C)."""
+
+    def both(log_probs_n_T_C: Tensor) -> Tensor:
+        return torch.cat([bald(log_probs_n_T_C)[:, None], log_probs_n_T_C.exp().mean(1)], 1)
+
+    found = each.map(draws, images, "Looking at images", both)
+    return found[:, 0], found[:, 1:]
+
+
+def metrics_with_draws(each: Processes, probs_N_C: Tensor, labels_N: Tensor) -> dict[str, float]:
     """Return the test metrics of class probabilities averaged over draws, as ``test/*_mc``."""
-    probs_N_C = mean_probabilities(each, draws, test.images, "Testing with draws")
     if len(probs_N_C.argmax(1).unique()) == 1:
         rank_zero_warn(
             f"Round {each.trainer.current_epoch}: the classifier gives every test image the same "
             "class. If this lasts, try a lower learning rate or more --data.steps_per_round."
         )
-    metrics = probability_metrics(num_classes)(probs_N_C, test.labels)
+    metrics = probability_metrics(probs_N_C.shape[1])(probs_N_C, labels_N)
     tiny = torch.finfo(probs_N_C.dtype).tiny
-    metrics["test/nll"] = F.nll_loss(probs_N_C.clamp(min=tiny).log(), test.labels)
+    metrics["test/nll"] = F.nll_loss(probs_N_C.clamp(min=tiny).log(), labels_N)
     return {f"{key}_mc": float(value) for key, value in metrics.items()}
 
 

@@ -82,6 +82,20 @@ class RunFolder:
         return self.path / "acquisitions.csv"
 
     @property
+    def log(self) -> Path:
+        """A line a round, for people."""
+        return self.path / "rounds.log"
+
+    def snapshot(self, round: int) -> Path:
+        """What a round looked like."""
+        return self.path / "snapshots" / f"round_{round:04}.npz"
+
+    @property
+    def report(self) -> Path:
+        """The run as a page to look at."""
+        return self.path / "report.html"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of all checkpoints."""
         return self.path / "checkpoints"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from baldvae_pl.pool import COMPLEMENT, SYNTHESISED, Pool
+from baldvae_pl.runs.files import replacing
 from baldvae_pl.runs.tables import ROUND_COLUMNS, as_text, row_checksum, write_csv
 
 KINDS = {COMPLEMENT: "complement", SYNTHESISED: "synthesised"}
@@ -29,6 +30,12 @@ def write_rounds(path: Path, history: Sequence[dict[str, float]]) -> None:
     header = [column.replace("/", "_") for column in columns]
     rows = [[as_text(row.get(column)) for column in columns] for row in history]
     write_csv(path, [*header, "checksum"], [[*row, row_checksum(row)] for row in rows])
+
+
+def write_log(path: Path, history: Sequence[dict[str, float]]) -> None:
+    """Write a line a round, as the terminal shows it."""
+    with replacing(path, "w", encoding="utf-8") as file:
+        file.writelines(f"{in_one_line(row)}\n" for row in history)
 
 
 def write_acquisitions(

@@ -186,9 +186,8 @@ def test_the_levels_are_the_highest_that_were_reached() -> None:
 
 def test_curves_are_drawn_alike_in_every_figure() -> None:
     axes = Figure().subplots(1, 2)
-    methods = ["random", "bald_o", "bald_vae"]
-    writing.draw_curves(axes[0], pd.concat([ROUNDS, FULL]), "both", methods)
-    writing.draw_curves(axes[1], ROUNDS[ROUNDS["method"] == "bald_vae"], "one", methods)
+    writing.draw_curves(axes[0], pd.concat([ROUNDS, FULL]), "both")
+    writing.draw_curves(axes[1], ROUNDS[ROUNDS["method"] == "bald_vae"], "one")
     drawn = {line.get_label(): line for line in axes[0].lines}
     assert drawn["bald_o"].get_xdata().tolist() == LABELS
     assert drawn["bald_o"].get_ydata().tolist() == pytest.approx([160 / 3, 70, 230 / 3])
@@ -302,3 +301,25 @@ def test_another_table_is_refused(tmp_path: Path) -> None:
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"source: there is no rounds\.csv in"):
         write(tmp_path, tmp_path, baseline="bald_o")
+
+
+def test_wins_are_counted_in_pairs_of_runs_by_hand() -> None:
+    def run(config: str, method: str, seed: int, accuracies: list[float]) -> pd.DataFrame:
+        return pd.DataFrame(
+            {"config": config, "method": method, "seed": seed, "labelled": [10, 20],
+             "unlabelled": [90, 80], "generated": 0, "test_acc": accuracies}
+        )  # fmt: skip
+
+    rounds = pd.concat(
+        [
+            *(run("x", "a", 0, [0.5, 0.9]), run("x", "b", 0, [0.6, 0.7])),  # a 0.70, b 0.65
+            *(run("x", "a", 1, [0.5, 0.5]), run("x", "b", 1, [0.5, 0.5])),  # a tie
+            *(run("y", "a", 0, [0.2, 0.2]), run("y", "b", 0, [0.3, 0.3])),
+            run("y", "c", 3, [0.9, 0.9]),  # has no seed in common with the others
+        ]
+    )
+    share = statistics.wins(rounds)
+    assert share.loc["a", "b"] == pytest.approx(1.5 / 3)
+    assert share.loc["b", "a"] == pytest.approx(1.5 / 3)
+    assert share.loc["c"].isna().all()
+    assert np.isnan(np.diag(share)).all()

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.nn import functional as F
 
 from baldvae_pl import Digits
-from baldvae_pl.loop.dashboard import nearest
+from baldvae_pl.loop.picturing import nearest
 from baldvae_pl.networks import VectorNet
 from baldvae_pl.runs.checkpoints import load_checkpoint
 
@@ -70,8 +70,8 @@ def test_complements_are_vectors_and_pictures_show_what_is_nearest(finished: Pat
     assert complements == len(generated["images"]) > 0
     events = EventAccumulator(str(finished / RUN)).Reload()
     tags = events.Tags()["images"]
-    assert "images/acquired" in tags
-    assert "images/parents_and_complements" in tags
+    assert "images/1 bought" in tags
+    assert "images/3 parents above complements" in tags
 
 
 def test_the_nearest_is_that_of_all_distances() -> None:

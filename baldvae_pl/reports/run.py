@@ -1,0 +1,348 @@
+"""A run as one page: what happened, what was bought and why, where the classifier is wrong.
+
+The page is a file of its own: it needs no network, and no program but a browser.
+"""
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+from markupsafe import escape
+from matplotlib.figure import Figure
+
+from baldvae_pl.errors import SettingError
+from baldvae_pl.reports import figures
+from baldvae_pl.reports.pictures import class_name, data_uri
+from baldvae_pl.runs.files import replacing
+from baldvae_pl.runs.folder import RunFolder
+from baldvae_pl.runs.snapshots import Gallery, Snapshot, read_snapshot
+from baldvae_pl.runs.tables import read_rounds
+
+MOST_ROUNDS = 20
+"""Rounds that are shown with pictures; of more, so many evenly spread ones."""
+
+
+def write_page(run: RunFolder, folder: Path) -> Path:
+    """Write ``report.html`` of a run into a folder, and return the file.
+
+    Raises:
+        SettingError: If there is no round yet, or it cannot be written.
+    """
+    text, path = page(run), folder / run.report.name
+    with replacing(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    return path
+
+
+def page(run: RunFolder) -> str:
+    """Return the page of a run as it is now.
+
+    Raises:
+        SettingError: If there is no round yet.
+    """
+    read_rounds(run.rounds)  # is it sound?
+    rounds = pd.read_csv(run.rounds).drop(columns="checksum", errors="ignore")
+    if rounds.empty:
+        raise SettingError(f"{run.rounds} has no round yet. Wait for the first one.")
+    found = {number: read_snapshot(run.snapshot(number)) for number in rounds["round"]}
+    snapshots = {number: snapshot for number, snapshot in found.items() if snapshot is not None}
+    acquisitions = pd.read_csv(run.acquisitions) if run.acquisitions.is_file() else None
+    identity = run.read_identity()
+    title, subtitle = run.path.name, f"{run.experiment}/{run.path.name}"
+    if identity is not None:
+        title = f"{' + '.join(identity.configs)}: {identity.method}, seed {identity.seed}"
+    versions = [*dict.fromkeys(snapshot.versions for snapshot in snapshots.values())]
+    parts = [
+        curve_part(rounds),
+        decision_part(rounds),
+        purchase_part(rounds, snapshots, acquisitions),
+        complement_part(rounds, snapshots),
+        *error_parts(rounds, snapshots),
+        time_part(rounds),
+        settings_part(run, versions),
+    ]
+    return filled(title, subtitle, headline(rounds), [part for part in parts if part])
+
+
+def filled(
+    title: str, subtitle: str, numbers: Sequence[tuple[str, str]], parts: Sequence[dict[str, Any]]
+) -> str:
+    """Return the template with its contents.
+
+    Args:
+        title: Of the page.
+        subtitle: Below it.
+        numbers: Names and values that are shown first.
+        parts: As `part` makes them.
+    """
+    template = resources.files("baldvae_pl.reports") / "page.html"
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    made = environment.from_string(template.read_text(encoding="utf-8"))
+    return made.render(title=title, subtitle=subtitle, numbers=numbers, parts=parts)
+
+
+def part(id: str, title: str, *texts: str, **contents: Any) -> dict[str, Any]:
+    """Return a part of the page.
+
+    Args:
+        id: Of its link.
+        title: Its heading.
+        texts: Sentences.
+        contents: ``figures``; ``rounds`` with pictures; ``tables``, as HTML; ``code``, names and
+            texts; ``folded``, names and HTML that is shown on demand.
+    """
+    nothing: dict[str, Any] = {"figures": [], "rounds": [], "tables": [], "code": [], "folded": []}
+    return {"id": id, "title": title, "texts": texts} | nothing | contents
+
+
+def drawn(figure: Figure, alt: str) -> dict[str, str]:
+    """Return a figure for a part; who cannot see it is told what it shows."""
+    return {"svg": figures.svg(figure), "alt": alt}
+
+
+def headline(rounds: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return what a run amounts to."""
+    last, accuracy = rounds.iloc[-1], rounds["test_acc"].dropna()
+    seconds = rounds.filter(like="seconds_").sum().sum()
+    numbers = [("labels", f"{last['labelled']:,.0f}"), ("rounds", f"{len(rounds):,}")]
+    if len(accuracy):
+        numbers.append(("test accuracy at the end", f"{accuracy.iloc[-1]:.2%}"))
+        numbers.append(("the highest", f"{accuracy.max():.2%}"))
+    made = rounds["complemented"].sum()
+    numbers.append(("complements made", f"{made:,.0f}"))
+    took = f"{seconds / 60:,.1f} min" if seconds >= 90 else f"{seconds:.0f} s"
+    numbers.append(("in rounds", took))
+    return numbers
+
+
+def curve_part(rounds: pd.DataFrame) -> dict[str, Any] | None:
+    """Accuracy against labels."""
+    if rounds["test_acc"].isna().all():
+        return None
+    accuracy = rounds["test_acc"].dropna()
+    drop = max(0.0, float(-accuracy.diff().min())) if len(accuracy) > 1 else 0.0
+    first, last = rounds.loc[accuracy.index[0]], rounds.loc[accuracy.index[-1]]
+    text = (
+        f"From {first['test_acc']:.2%} with {first['labelled']:,.0f} labels to "
+        f"{last['test_acc']:.2%} with {last['labelled']:,.0f}. The largest drop from one round to "
+        f"the next is {100 * drop:.2f} points."
+    )
+    alt = f"Test accuracy against labels. {text}"
+    return part("accuracy", "Accuracy", text, figures=[drawn(figures.curve(rounds), alt)])
+
+
+def decision_part(rounds: pd.DataFrame) -> dict[str, Any] | None:
+    """Threshold and highest labelled score: why complements were made, or not."""
+    scored = rounds.dropna(subset=["bald_threshold"])
+    if scored.empty:
+        return None
+    made = scored[scored["complemented"] > 0]
+    closest = scored.loc[scored["bald_margin"].idxmin()]
+    texts = [
+        "BALD is the mutual information between an image's label and the weights. The highest of "
+        "the unlabelled images are bought, unless the run's selection goes by something else; "
+        "labelled images that reach the threshold may get a complement."
+    ]
+    if len(made):
+        first = made.iloc[0]
+        texts.append(
+            f"First complements at {first['labelled']:,.0f} labels; {len(made)} of {len(scored)} "
+            "rounds made some."
+        )
+    elif closest["bald_margin"] > 0:
+        texts.append(
+            "No labelled image was as uncertain as the threshold asks: the closest was "
+            f"{closest['bald_labelled_max']:.3f} where {closest['bald_threshold']:.3f} was needed, "
+            f"at {closest['labelled']:,.0f} labels. So no complement was made."
+        )
+    else:
+        texts.append(
+            "Labelled images reached the threshold, and the run's policy makes no complements."
+        )
+    alt = "BALD against labels: threshold, highest labelled score, means. " + texts[-1]
+    chart = drawn(figures.uncertainty(rounds), alt)
+    return part("decision", "What decides", *texts, figures=[chart])
+
+
+def purchase_part(
+    rounds: pd.DataFrame, snapshots: dict[int, Snapshot], acquisitions: pd.DataFrame | None
+) -> dict[str, Any] | None:
+    """What was bought, class by class and with pictures."""
+    if acquisitions is None or acquisitions.empty:
+        return None
+    classes = classes_of(snapshots, acquisitions)
+    counts = acquisitions[acquisitions["kind"] != "complement"]["label"].value_counts()
+    most, least = counts.idxmax(), counts.idxmin()
+    texts = [
+        f"Of {counts.sum():,} labels the most, {counts.max():,}, are of class {classes[most]}, the "
+        f"fewest, {counts.min():,}, of {classes[least]}."
+    ]
+    if len(counts) < len(classes):
+        texts.append(f"{len(classes) - len(counts)} classes have none.")
+    pictured = [n for n, s in snapshots.items() if len(s.bought.pictures)]
+    shown = evenly(pictured)
+    if len(shown) < len(pictured):
+        texts.append(f"Pictures are of {len(shown)} of {len(pictured)} rounds.")
+    labels = rounds.set_index("round")["labelled"]
+    galleries = [
+        {
+            "title": f"After round {number}, with {labels[number]:,} labels",
+            "galleries": [
+                ("Bought, the first choice first", items(snapshots[number].bought, classes)),
+                (
+                    "Not bought, of those with the highest BALD",
+                    items(snapshots[number].passed, classes),
+                ),
+            ],
+        }
+        for number in shown
+    ]
+    alt = f"Labels of each class by round. {texts[0]}"
+    chart = drawn(figures.purchases(acquisitions, classes), alt)
+    return part("bought", "What was bought", *texts, figures=[chart], rounds=galleries)
+
+
+def complement_part(rounds: pd.DataFrame, snapshots: dict[int, Snapshot]) -> dict[str, Any] | None:
+    """Complements beside their parents."""
+    if not rounds["complemented"].sum() or "complement_bald" not in rounds:
+        return None
+    made = rounds[rounds["complemented"] > 0]
+    weights = made["complemented"]
+    kept, apart = (
+        float(np.average(made[column], weights=weights))
+        for column in ("complement_acc", "complement_distance")
+    )
+    text = (
+        f"{weights.sum():,.0f} complements. The classifier gives {kept:.0%} of them the label that "
+        f"they are trained with. Their mean distance from their parents is {apart:.3f}: the root "
+        "of the mean squared difference of a pixel, of images from 0 to 1."
+    )
+    labels, galleries = rounds.set_index("round")["labelled"], []
+    for number in evenly([n for n, s in snapshots.items() if len(s.complements.pictures)]):
+        of = snapshots[number]
+        far = [f"distance {x:.3f}" for x in of.distances]
+        galleries.append(
+            {
+                "title": f"After round {number}, with {labels[number]:,} labels",
+                "galleries": [
+                    ("Parents, the most uncertain first", items(of.parents, of.classes)),
+                    ("Their complements", items(of.complements, of.classes, far)),
+                ],
+            }
+        )
+    chart = drawn(figures.complements(rounds), f"Complements by number of labels. {text}")
+    return part("complements", "Complements", text, figures=[chart], rounds=galleries)
+
+
+def error_parts(rounds: pd.DataFrame, snapshots: dict[int, Snapshot]) -> list[dict[str, Any]]:
+    """Where the classifier is wrong, how sure it is, and labels that may be wrong."""
+    tested = {n: snapshot for n, snapshot in snapshots.items() if snapshot.confusion_C_C.any()}
+    labels, found = rounds.set_index("round")["labelled"], []
+    if tested:
+        numbers = [*dict.fromkeys((min(tested), max(tested)))]
+        last = tested[numbers[-1]]
+        right = last.confusion_C_C.diagonal() / last.confusion_C_C.sum(1).clip(min=1)
+        there = last.confusion_C_C.sum(1) > 0
+        order = [i for i in right.argsort(kind="stable") if there[i]][:3]
+        hardest = ", ".join(f"{last.classes[i]} ({right[i]:.1%} right)" for i in order)
+        wrong = last.confusion_C_C.copy()
+        np.fill_diagonal(wrong, 0)
+        one, other = np.unravel_index(wrong.argmax(), wrong.shape)
+        texts = [f"Hardest with {labels[numbers[-1]]:,} labels: {hardest}."]
+        if wrong.any():
+            texts.append(
+                f"The most frequent mistake: {last.classes[int(one)]} taken for "
+                f"{last.classes[int(other)]}, {wrong.max():,} times."
+            )
+        named = {f"{labels[n]:,} labels": tested[n] for n in numbers}
+        charts = [
+            drawn(figures.confusion(last), f"Confusion matrix. {' '.join(texts)}"),
+            drawn(figures.reliability(named), "How often it is right, by how sure it is."),
+        ]
+        texts.append(
+            "By predictions averaged over the posterior's draws. Above the dotted line it is more "
+            "often right than it says."
+        )
+        found.append(part("errors", "Where it is wrong", *texts, figures=charts))
+    doubted = [n for n, snapshot in snapshots.items() if len(snapshot.doubtful.pictures)]
+    if doubted:
+        last, number = snapshots[doubted[-1]], doubted[-1]
+        gallery = {
+            "title": f"After round {number}, with {labels[number]:,} labels",
+            "galleries": [("", items(last.doubtful, last.classes))],
+        }
+        text = (
+            "Of the labelled images that it is most uncertain about, those whose label it finds "
+            "least probable: hard ones, or wrong labels."
+        )
+        found.append(part("doubtful", "Doubtful labels", text, rounds=[gallery]))
+    return found
+
+
+def time_part(rounds: pd.DataFrame) -> dict[str, Any]:
+    """What the time went to, and all numbers."""
+    seconds = rounds.filter(like="seconds_").mean()
+    longest = seconds.idxmax().removeprefix("seconds_").replace("_mc", " with draws")
+    text = (
+        f"A round takes {seconds.sum():.1f} s in the mean, most of it, {seconds.max():.1f} s, to "
+        f"{longest}."
+    )
+    chart = drawn(figures.seconds(rounds), f"Seconds of each round by phase. {text}")
+    table = rounds.to_html(index=False, border=0, na_rep="", float_format="%.4g")
+    folded = [("All numbers of all rounds", table)]
+    return part("time", "Time", text, figures=[chart], folded=folded)
+
+
+def settings_part(run: RunFolder, versions: Sequence[str]) -> dict[str, Any]:
+    """How to make the run again."""
+    code, folded, identity = [], [], run.read_identity()
+    if identity is not None:
+        names = " ".join(f"--config {name}.yaml" for name in (*identity.configs, identity.method))
+        begun = f"baldvae fit {names} --seed_everything {identity.seed}"
+        same = f"baldvae fit --config {run.config}"
+        code.append(("Begun from these configs, and perhaps more options:", begun))
+        code.append(("The same run again:", same))
+        code.append(("Going on with it:", f"{same} --ckpt_path last"))
+    if run.config.is_file():
+        settings = escape(run.config.read_text(encoding="utf-8"))
+        folded.append(("All settings", f"<pre>{settings}</pre>"))
+    texts = [f"Made with {text}." for text in versions]
+    return part("settings", "Settings", *texts, code=code, folded=folded)
+
+
+def items(
+    gallery: Gallery, classes: Sequence[str], more: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """Return pictures for the template."""
+    return [
+        {
+            "source": data_uri(pixels),
+            "photo": max(pixels.shape) > 32,
+            "label": class_name(int(gallery.labels[i]), classes),
+            "guess": classes[int(gallery.guesses[i])],
+            "wrong": int(gallery.labels[i]) != int(gallery.guesses[i]),
+            "confidence": f"({gallery.confidences[i]:.0%})",
+            "score": f"{gallery.scores[i]:.3f}",
+            "more": more[i] if more else "",
+        }
+        for i, pixels in enumerate(gallery.pictures)
+    ]
+
+
+def classes_of(snapshots: dict[int, Snapshot], acquisitions: pd.DataFrame) -> list[str]:
+    """Return the names of the classes; of a run without snapshots, their numbers."""
+    if snapshots:
+        return snapshots[max(snapshots)].classes
+    return [str(i) for i in range(int(acquisitions["label"].max()) + 1)]
+
+
+def evenly(numbers: Sequence[int]) -> list[int]:
+    """Return at most `MOST_ROUNDS` of some numbers, the first and the last among them."""
+    count = min(MOST_ROUNDS, len(numbers))
+    return [numbers[i] for i in np.linspace(0, len(numbers) - 1, count).round().astype(int)]
