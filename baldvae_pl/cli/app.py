@@ -122,7 +122,9 @@ class BaldVAECLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         commands = LightningCLI.subcommands()
         fixed = {"weights_only", "return_predictions"}  # no checkpoint may hold code
-        return {name: parameters | fixed for name, parameters in commands.items()}
+        # A parser for each takes half a second, so the others are made only for help and mistakes.
+        asked = [name for name in Parser.arguments[:1] if name in commands] or commands
+        return {name: commands[name] | fixed for name in asked}
 
     @override
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:

@@ -218,6 +218,20 @@ class Board:
                 for each in images
             ]
 
+    def report(self) -> str:
+        """Return the page of the newest run.
+
+        Raises:
+            Refused: If it has no round yet.
+            SettingError: If its tables are damaged.
+        """
+        from baldvae_pl.reports.run import page  # a second, which others need not wait for
+
+        run = self._find_run()
+        if run is None or not run.rounds.is_file():
+            raise Refused("There is no round yet. Come back when the first one is over.")
+        return page(run)
+
     def path(self, image: str) -> Path:
         """Return where an image lies.
 

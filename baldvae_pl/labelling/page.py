@@ -46,6 +46,7 @@ ROUTES = Map(
         Rule("/class", endpoint="make_class", methods=["POST"]),
         Rule("/guess", endpoint="guess", methods=["POST"]),
         Rule("/review", endpoint="review", methods=["POST"]),
+        Rule("/report", endpoint="report", methods=["GET"]),
         Rule("/image/<string(length=16):image>", endpoint="image", methods=["GET"]),
         Rule("/complement/<int:number>", endpoint="complement", methods=["GET"]),
     ]
@@ -183,6 +184,12 @@ class Page:
         """Labelled images that may be labelled wrongly."""
         order = str(body_of(request).get("order"))
         return as_json({"images": self.board.review(order)})
+
+    def on_report(self, _: Request) -> Response:
+        """The run as `baldvae report` shows it, as far as it is."""
+        policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+        headers = {"Content-Security-Policy": policy}
+        return Response(self.board.report(), mimetype="text/html", headers=headers)
 
     def on_image(self, request: Request, image: str) -> Response:
         """An image that the page has named, whole or small."""

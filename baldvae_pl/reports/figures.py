@@ -39,11 +39,11 @@ PHASES = ("train", "evaluate", "evaluate_mc", "score", "select", "complement")
 
 def style_of(method: str) -> dict[str, Any]:
     """Return colour, marker and line of a method: the same in every figure."""
-    number = KNOWN.index(method) if method in KNOWN else zlib.crc32(method.encode()) % 264
+    number = KNOWN.index(method) if method in KNOWN else zlib.crc32(method.encode()) % 132
     return {
         "color": COLOURS[number % len(COLOURS)],
         "marker": MARKERS[number % len(MARKERS)],
-        "ls": LINES[number // len(COLOURS) % len(LINES)],
+        "ls": LINES[number % len(LINES)],
     }
 
 

@@ -235,7 +235,15 @@ def test_a_report_of_the_gathered_table_is_that_of_the_runs(tmp_path: Path) -> N
     write(tmp_path / "first" / "runs.csv", tmp_path / "second", baseline="bald_o")
     names = {path.name for path in (tmp_path / "second").iterdir()}
     assert names == {
-        *("runs.csv", "summary.csv", "differences.csv", "report.md", "mnist.png", "mnist.svg")
+        *(
+            "runs.csv",
+            "summary.csv",
+            "differences.csv",
+            "report.md",
+            "report.html",
+            "mnist.png",
+            "mnist.svg",
+        )
     }
     for name in names:
         first, second = (tmp_path / part / name for part in ("first", "second"))

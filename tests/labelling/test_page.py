@@ -3,12 +3,14 @@
 import io
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from boards import FILES, board_of
+from conftest import RUN
 from PIL import Image
 from werkzeug.test import Client, TestResponse
 
@@ -169,3 +171,16 @@ def test_wrong_methods_and_addresses(tmp_path: Path) -> None:
     assert browser.get("/answer").status_code == 405
     assert browser.get("/labels.csv").status_code == 404
     assert browser.get("/favicon.ico").status_code == 204
+
+
+def test_the_run_is_shown_as_the_report_shows_it(finished_run: Path, tmp_path: Path) -> None:
+    browser = Browser(tmp_path)
+    early = browser.get("/report")
+    assert early.status_code == 409
+    assert "There is no round yet" in early.json["error"]
+    shutil.copytree(finished_run / RUN, tmp_path / "version_0", dirs_exist_ok=True)
+    shown = browser.get("/report")
+    assert shown.status_code == 200
+    assert shown.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert "What was bought" in shown.text
+    assert Client(browser.client.application).get("/report", base_url=HERE).status_code == 403

@@ -225,6 +225,7 @@ def test_what_they_cannot_make_is_refused(objective: Objective, shape: tuple[int
         objective.beside(nn.Identity(), shape, 10)
 
 
+@pytest.mark.slow
 def test_it_learns_to_make_real_digits_of_the_class_it_is_asked_for() -> None:
     from sklearn.datasets import load_digits
 
