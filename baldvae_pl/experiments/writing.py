@@ -103,6 +103,7 @@ def page(rounds: pd.DataFrame, parts: list[dict[str, Any]], source: Path) -> str
         source: Where the runs are, if they are there.
     """
     methods, seeds = rounds["method"].nunique(), rounds["seed"].nunique()
+    configs = ", ".join(map(str, rounds["config"].unique()))
     numbers = [("methods", f"{methods}"), ("seeds", f"{seeds}")]
     numbers.append(("runs", f"{rounds.groupby(['config', 'method', 'seed']).ngroups}"))
     if parts and methods > 1:
@@ -122,7 +123,7 @@ def page(rounds: pd.DataFrame, parts: list[dict[str, Any]], source: Path) -> str
             for path in pages
         ]
         parts = [*parts, reports.part("runs", "Runs", tables=links)]
-    return reports.filled("Comparison", source.name, numbers, parts)
+    return reports.filled("Comparison", configs, numbers, parts)
 
 
 def page_part(

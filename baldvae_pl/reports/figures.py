@@ -93,7 +93,7 @@ def uncertainty(rounds: pd.DataFrame) -> Figure:
     """Draw what decides: the threshold, the highest labelled score, and the means of U and L."""
     figure, (axis,) = new()
     lines = (
-        ("bald_threshold", "threshold: the last one bought", "o-", COLOURS[0]),
+        ("bald_threshold", "threshold of complements", "o-", COLOURS[0]),
         ("bald_labelled_max", "highest labelled", "s-", COLOURS[1]),
         ("bald_unlabelled_mean", "mean of the unlabelled", ":", COLOURS[2]),
         ("bald_labelled_mean", "mean of the labelled", "--", COLOURS[3]),
