@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from importlib import import_module, resources
 from pathlib import Path
 from typing import NoReturn
@@ -168,12 +169,20 @@ def end_without_a_reader(arguments: list[str]) -> NoReturn:
 
 
 def answer_at_once(arguments: list[str]) -> None:
-    """Print the version or a help page and exit, if that is all that is asked for."""
+    """Print the version, a help page or that there is no such command, and exit, if that is all."""
     command, *rest = arguments or ["--help"]
     if command == "--version":
         answer(f"baldvae {__version__}\n")
     if command in ("--help", "-h"):
         answer(HELP)
+    known = (*RUN_COMMANDS, *OTHER_COMMANDS)
+    if not command.startswith("-") and command not in known:
+        like = get_close_matches(command, known, 1)
+        meant = f" Did you mean {like[0]}?" if like else ""
+        there = ", ".join(sorted(known))
+        text = f"baldvae: error: there is no command {command!r}.{meant} There are {there}."
+        print(text, file=sys.stderr)
+        sys.exit(2)
     if command in RUN_COMMANDS and rest and rest[-1] in ("--help", "-h"):
         answer(help_of(command))
 

@@ -192,3 +192,12 @@ def test_processes_that_do_not_find_each_other_end_with_a_sentence() -> None:
         SystemExit, match=r"^baldvae: error: --trainer\.devices: .*\(timed out after"
     ):
         end_for_known_reasons(error)
+
+
+def test_a_mistyped_command_is_told_all_there_are(tmp_path: Path) -> None:
+    done = python("-m", "baldvae_pl", "reprot", "x", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "baldvae: error: there is no command 'reprot'. Did you mean report? There are compare, "
+        "fit, label, labels, predict, report, tasks, test, validate.\n"
+    )
