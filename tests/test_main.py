@@ -197,7 +197,7 @@ def test_processes_that_do_not_find_each_other_end_with_a_sentence() -> None:
 def test_a_mistyped_command_is_told_all_there_are(tmp_path: Path) -> None:
     done = python("-m", "baldvae_pl", "reprot", "x", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == (
+    assert done.stderr.decode() == (
         "baldvae: error: there is no command 'reprot'. Did you mean report? There are compare, "
         "fit, label, labels, predict, report, tasks, test, validate.\n"
     )
