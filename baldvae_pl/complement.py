@@ -116,6 +116,12 @@ class Complement:
     needs_disagreement = False
     """Whether it is worth nothing if all posterior draws agree, since it goes by BALD scores."""
 
+    waits = False
+    """Whether it makes none before a labelled image reaches the threshold.
+
+    Not inherited: each class says so itself, as another one may choose other parents.
+    """
+
     def __init__(
         self,
         parents: Parents,
@@ -147,6 +153,7 @@ class Uncertain(Complement):
     """
 
     needs_disagreement = True
+    waits = True
 
     def __init__(
         self,
@@ -169,6 +176,7 @@ class Duplicate(Complement):
     """
 
     needs_disagreement = True
+    waits = True
 
     def __init__(
         self,
@@ -193,6 +201,8 @@ class AllNew(Complement):
 
 class NoComplements(Complement):
     """BALD-O: plain active learning."""
+
+    waits = True  # for ever
 
     def __init__(self) -> None:
         super().__init__(nobody, copy)

@@ -43,6 +43,7 @@ class AffineCopy(Complement):
     """
 
     needs_disagreement = True
+    waits = True
 
     def __init__(
         self,
@@ -100,6 +101,8 @@ class Retrieval(Informed):
     none.
     """
 
+    waits = True
+
     def make(
         self, parents: Tensor, labels_N: Tensor, candidates: Candidates
     ) -> tuple[Tensor, Tensor]:
@@ -123,6 +126,8 @@ class Mixed(Informed):
     that is alone in its class is decoded from its own mean.
     """
 
+    waits = True
+
     def make(
         self, parents: Tensor, labels_N: Tensor, candidates: Candidates
     ) -> tuple[Tensor, Tensor]:
@@ -140,6 +145,8 @@ class MostUncertain(Informed):
     Only those count to which the classifier gives the parent's label with a probability of 1/2 or
     more, averaged over the draws.
     """
+
+    waits = True
 
     def make(
         self, parents: Tensor, labels_N: Tensor, candidates: Candidates

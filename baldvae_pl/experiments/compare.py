@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from baldvae_pl.errors import SettingError
 from baldvae_pl.experiments.arguments import parse_compare
 from baldvae_pl.runs.files import make_folder
 from baldvae_pl.runs.folder import RUNS, RunFolder, experiment_part
-from baldvae_pl.runs.settings import check_begun
+from baldvae_pl.runs.settings import check_begun, flat
 from baldvae_pl.runs.tables import read_rounds
 
 WAITING = 75
@@ -67,6 +67,8 @@ class Run:
         self.rounds: int = planned.config.acquisition.rounds + 1
         vae = place / "vae" / f"{digest_of_vae(yaml.safe_load(planned.settings))}.ckpt"
         self.arguments = [*arguments, f"--vae.shared_path={vae}"]
+        self.flat = flat(yaml.safe_load(planned.settings))
+        self.before: Run | None = None  # is this run, too, until complements are due
 
     def done(self) -> int:
         """Count the rounds that are finished: all, if every image is labelled.
@@ -82,6 +84,18 @@ class Run:
         if rounds and rounds[-1]["unlabelled"] == "0":
             return self.rounds
         return min(len(rounds), self.rounds)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is something to go on with."""
+        return self.folder.last.is_file()
+
+    def waits(self, others: Collection["Run"]) -> bool:
+        """Whether one of the others still makes what this one need not make again."""
+        before = self.before
+        if before is None or before not in others or self.is_begun:
+            return False
+        return not before.folder.branch.is_file()
 
     def start(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         """Begin it or go on with it; its output goes to a file."""
@@ -130,6 +144,7 @@ def main(args: Sequence[str]) -> None:
     for run in runs:
         if not run.changed:
             check_begun(run.folder, run.settings)
+    pair_up(runs)
     failed, waiting = work(runs, chosen.jobs)
     if chosen.only is None and any(run.done() for run in runs):
         write_report(folder, chosen.baseline)
@@ -177,6 +192,25 @@ def planned_runs(
     return only
 
 
+def pair_up(runs: Sequence[Run]) -> None:
+    """Find for each run an earlier one that it is, too, until complements are due."""
+    from baldvae_pl.experiments.sharing import may_share
+
+    for number, run in enumerate(runs):
+        earlier = (other for other in runs[:number] if other.place == run.place)
+        may = (other for other in earlier if may_share(run.flat, other.flat))
+        run.before = None if run.changed else next(may, None)
+
+
+def shared_rounds(run: Run) -> int:
+    """Let a run that is not begun go on from an earlier one; return how many rounds it has then."""
+    from baldvae_pl.experiments.sharing import share
+
+    if run.before is None or run.is_begun:
+        return 0
+    return share(run.folder, run.settings, run.before.folder)
+
+
 def work(runs: Sequence[Run], jobs: int) -> tuple[list[Run], list[Run]]:
     """Make all runs, so many at once.
 
@@ -197,8 +231,13 @@ def work(runs: Sequence[Run], jobs: int) -> tuple[list[Run], list[Run]]:
         progress.update(task, completed=sum(run.done() for run in runs))
         while queue or running:
             for run in list(queue):
-                if len(running) < jobs and not run.folder.is_locked():
+                waits = run.folder.is_locked() or run.waits([*queue, *running.values()])
+                if len(running) < jobs and not waits:
                     queue.remove(run)
+                    if rounds := shared_rounds(run):
+                        what = "1 round" if rounds == 1 else f"{rounds} rounds"
+                        said = f"{run} goes on from {what} of {run.before}"
+                        progress.console.print(said, highlight=False)
                     running[run.start(environment)] = run
             time.sleep(2)
             for process in [process for process in running if process.poll() is not None]:

@@ -213,7 +213,11 @@ class ActiveLearning(Callback):
             # A network that is its own autoencoder is not trained yet.
             trained: Any = self.vae if self.uses_vae else None
             buy_first_labels(Round(0, each, data, trained), self.initial_selection)
+        assert self.folder is not None
+        if not self.folder.rounds.is_file():
             log_layout(trainer, self._chosen(pl_module, data))
+            for row in self.history[:-1]:  # of a checkpoint that came from another folder
+                log_round(trainer, row)
         # A finished run that goes on, or one whose question is open: its last round has not bought.
         if self.history and "acquired" not in self.history[-1]:
             self._buy_or_stop(self._round(trainer, pl_module, int(self.history[-1]["round"])))

@@ -96,6 +96,8 @@ class SafeCheckpointIO(TorchCheckpointIO):
             kept.unlink(missing_ok=True)
             with suppress(OSError):  # where files cannot be linked, one is kept
                 kept.hardlink_to(path)
+                if first_reaches_the_threshold(checkpoint):
+                    RunFolder(path.parent.parent).branch.hardlink_to(path)
         with replacing(path) as file:
             torch.save(checkpoint, file)
 
@@ -105,6 +107,13 @@ class SafeCheckpointIO(TorchCheckpointIO):
     ) -> dict[str, Any]:
         read, self.read = self.read, None
         return read.content if read and read.path == Path(path) else load_checkpoint(Path(path))
+
+
+def first_reaches_the_threshold(checkpoint: dict[str, Any]) -> bool:
+    """Whether a labelled image has reached the threshold in the last round, and in none before."""
+    rounds = checkpoint.get("callbacks", {}).get("ActiveLearning", {})
+    margins = [row.get("bald/margin", 1.0) for row in rounds.get("history", [])]
+    return bool(margins) and margins[-1] <= 0 < min(margins[:-1], default=1.0)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -106,6 +106,11 @@ class RunFolder:
         return self.checkpoints / "last.ckpt"
 
     @property
+    def branch(self) -> Path:
+        """The checkpoint before the round in which a labelled image first reached the threshold."""
+        return self.checkpoints / "branch.ckpt"
+
+    @property
     def vae(self) -> Path:
         """The VAE's weights, if this run trained it."""
         return self.checkpoints / "vae.ckpt"

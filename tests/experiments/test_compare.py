@@ -11,9 +11,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import SMALL, baldvae, rounds_of
+from conftest import SMALL, assert_same_run, baldvae, rounds_of
 
+from baldvae_pl.complement import Uncertain
 from baldvae_pl.experiments.compare import Run
+from baldvae_pl.experiments.sharing import may_share
 from baldvae_pl.main import main
 from baldvae_pl.runs.folder import Identity, RunFolder
 
@@ -244,3 +246,72 @@ def test_a_report_leaves_out_what_is_damaged(
     found = pd.read_csv(folder / "runs.csv")
     runs = set(found[["method", "seed"]].itertuples(index=False, name=None))
     assert runs == {("bald_vae", 1), ("vae_all", 0)}
+
+
+SHARING = [
+    *("--data.steps_per_round=40", "--data.initial_labels=40", "--acquisition.query_size=25"),
+    *("--acquisition.mc_samples=10", "--acquisition.rounds=3", "--vae.epochs=1"),
+]
+"""Complements begin in the second round."""
+
+
+@pytest.mark.slow
+def test_what_runs_share_is_made_once_and_gives_the_same_bits(tmp_path: Path) -> None:
+    command = ["compare", "--configs=digits", "--folder=grid", *SMALL[-2:], *SHARING]
+    methods = ["bald_vae", "bald_o", "duplicate", "vae_all"]
+    done = baldvae(*command, "--methods", *methods, "--seeds=0", "--jobs=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for method in ("bald_o", "duplicate"):
+        assert f"digits+{method}:0 goes on from 1 round of digits+bald_vae:0" in done.stdout
+    assert "digits+vae_all:0 goes on" not in done.stdout
+    runs = {method: run_of(tmp_path / "grid", method, 0) for method in methods}
+    tables = {method: pd.read_csv(run / "rounds.csv") for method, run in runs.items()}
+    assert (tables["bald_vae"]["bald_margin"][:2] > 0).tolist() == [True, False]
+    for method in ("bald_o", "duplicate"):
+        (tmp_path / method).mkdir()
+        alone = baldvae(*command, f"--methods={method}", "--seeds=0", cwd=tmp_path / method)
+        assert alone.returncode == 0, alone.stderr
+        assert_same_run(runs[method], run_of(tmp_path / method / "grid", method, 0))
+        seconds = [tables[name]["seconds_train"][:2].tolist() for name in ("bald_vae", method)]
+        assert seconds[0][0] == seconds[1][0]  # is of the one that made it
+        assert seconds[0][1] != seconds[1][1]
+        assert RunFolder(runs[method]).snapshot(0).is_file()
+
+
+SETTINGS = {
+    "seed_everything": 0,
+    "data.oracle": None,
+    "model.objective": "CrossEntropy",
+    "acquisition.complement.class_path": "baldvae_pl.Uncertain",
+    "acquisition.complement.init_args.threshold": "lowest",
+    "acquisition.complement.init_args.latent": "sample",
+    "method": "bald_vae",
+}
+NOTHING = {"acquisition.complement.class_path": "baldvae_pl.NoComplements"}
+COPIES = {"acquisition.complement.class_path": "baldvae_pl.Duplicate"}
+QUANTILE = {"acquisition.complement.init_args.threshold": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "may"),
+    [
+        (NOTHING, {}, True),
+        (COPIES, {}, True),
+        (NOTHING, QUANTILE, True),
+        (QUANTILE, {}, False),
+        (COPIES | QUANTILE, QUANTILE, True),
+        ({"acquisition.complement.class_path": "baldvae_pl.AllNew"}, {}, False),
+        (NOTHING, {"acquisition.complement.class_path": "baldvae_pl.AllNew"}, False),
+        ({"acquisition.complement.class_path": "test_compare.Mine"}, {}, False),
+        (NOTHING | {"seed_everything": 1}, {}, False),
+        (NOTHING | {"model.objective": "FixMatch"}, {}, False),
+        (NOTHING | {"data.oracle": "Judge"}, {"data.oracle": "Judge"}, False),
+        (NOTHING | {"method": "bald_o"}, {}, True),
+    ],
+)
+def test_which_runs_share(mine: dict[str, object], theirs: dict[str, object], may: bool) -> None:
+    assert may_share(SETTINGS | mine, SETTINGS | theirs) == may
+
+
+class Mine(Uncertain):
+    """May choose other parents."""
