@@ -50,7 +50,7 @@ commands, each with --help:
   baldvae labels     count what people have answered, and write it for other tools
   baldvae tasks      exchange questions and answers with Label Studio
   baldvae compare    make paired runs of several methods and seeds
-  baldvae report     write tables and figures of finished runs
+  baldvae report     write a page of a run, or tables and figures of many
 
 options:
   --version          print the version

@@ -1,7 +1,8 @@
 """Asking people about W: the audit, the open question, and what came of it.
 
 The pools follow the labels file: whatever it says by the time that a question is complete is taken
-over, asked or not, so that no answer is ever lost, only late.
+over, asked or not, so that no answer is ever lost, only late; but for a class that somebody gives a
+made image after all, once the run has gone on without it.
 """
 
 from collections.abc import Iterable
@@ -153,7 +154,8 @@ class AskedPeople:
         made = question.indices < 0
         if made.any():
             labels.know_made(question.indices[made], question.images[made])
-            write_made(self.root, question.images[made])
+            if self.folder is not None:
+                write_made(self.root, question.images[made])
         audit = {*self.pool.in_audit(answered=False).tolist()}
         why = ["audit" if i in audit else "query" if round else "first" for i in indices]
         if self.folder is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from baldvae_pl.data.decoding import image_suffixes
+from baldvae_pl.data.labels import MADE
 from baldvae_pl.errors import SettingError
 
 HIDDEN = (".", "@", "#", "$")
@@ -60,6 +61,8 @@ def find_images(folder: Path, setting: str) -> Found:
             ) from error
         for entry in entries:
             name, ending = entry.name, os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 (10⁶)
+            if name == MADE and not prefix:
+                continue  # ours
             if is_hidden(name) and entry.is_dir():
                 hidden.append(f"{prefix}{name}/")
             elif name.startswith("."):

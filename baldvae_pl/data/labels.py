@@ -35,6 +35,9 @@ COLUMNS = ("time", "file", "label", "annotator", "seconds", "round", "why")
 AUDIT = "audit"
 CLASS = "class"
 
+MADE = ".made"
+"""Hidden folder beside the images, of pictures that a selection has made."""
+
 LABELS = "labels.csv"
 """Name of the file, beside the images."""
 

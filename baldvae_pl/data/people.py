@@ -11,8 +11,8 @@ from torch import Tensor
 from baldvae_pl.answer import CANNOT_TELL
 from baldvae_pl.data.image_folder import some_of
 from baldvae_pl.data.images import Source
-from baldvae_pl.data.labels import AUDIT, LabelsFile, Row, as_named, names_of
-from baldvae_pl.data.pictures import MADE, made_files
+from baldvae_pl.data.labels import AUDIT, MADE, LabelsFile, Row, as_named, names_of
+from baldvae_pl.data.pictures import made_files
 from baldvae_pl.data.tally import Tally
 from baldvae_pl.errors import SettingError
 
@@ -142,8 +142,9 @@ class PeoplesLabels:
         """Warn of each row that says something that cannot be taken, once."""
         tally = Tally(self.declared, self.rows())
         found = [*self.file.complaints]
-        unknown = [f for f in tally.said if f not in self.index and not f.startswith(f"{MADE}/")]
-        if unknown and len(unknown) == len(tally.said):
+        of_w = [file for file in tally.said if not file.startswith(f"{MADE}/")]
+        unknown = [file for file in of_w if file not in self.index]
+        if unknown and len(unknown) == len(of_w):
             raise SettingError(
                 f"--data.labels: none of the {len(unknown):,} files in {self.file.path} is among "
                 f"the images ({some_of(unknown)}). It belongs to another folder: give that by "

@@ -9,20 +9,18 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
+from baldvae_pl.data.labels import MADE
+from baldvae_pl.reports.pictures import as_image
 from baldvae_pl.runs.files import replacing
-
-MADE = ".made"
-"""The folder."""
 
 
 def write_png(path: Path, image: Tensor) -> None:
     """Write an 8-bit image of shape (channels, height, width)."""
     pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
     with replacing(path) as file:
-        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, "PNG")
+        as_image(pixels).save(file, "PNG")
 
 
 def made_files(images: Tensor) -> list[str]:

@@ -208,7 +208,7 @@ def shared_rounds(run: Run) -> int:
 
     if run.before is None or run.is_begun:
         return 0
-    return share(run.folder, run.settings, run.before.folder)
+    return share(run.folder, run.settings, run.rounds, run.before.folder)
 
 
 def work(runs: Sequence[Run], jobs: int) -> tuple[list[Run], list[Run]]:

@@ -5,20 +5,29 @@ a copy of a checkpoint of that one, its ``branch.ckpt``, or its last if no label
 reached the threshold yet.
 """
 
-import shutil
 from importlib import import_module
 from typing import Any
 
 import torch
 import yaml
+from filelock import FileLock, Timeout
 
-from baldvae_pl.complement import Complement, NoComplements
+from baldvae_pl import __version__
+from baldvae_pl.complement import Complement
+from baldvae_pl.errors import SettingError
 from baldvae_pl.runs.checkpoints import RunCheckpoint, newest_checkpoint, read_checkpoint
-from baldvae_pl.runs.files import replacing
+from baldvae_pl.runs.files import make_folder, replacing
 from baldvae_pl.runs.folder import RunFolder
+from baldvae_pl.runs.resuming import digest_of_code
 from baldvae_pl.runs.settings import flat
 
 COMPLEMENT = "acquisition.complement"
+
+MAY_DIFFER = (
+    *(COMPLEMENT, "acquisition.rounds", "method"),
+    *("trainer.default_root_dir", "vae.shared_path"),
+)
+"""How settings begin in which such runs may differ."""
 
 
 def may_share(mine: dict[str, Any], theirs: dict[str, Any]) -> bool:
@@ -28,68 +37,82 @@ def may_share(mine: dict[str, Any], theirs: dict[str, Any]) -> bool:
         mine: Its settings, by their dotted names.
         theirs: Those of the other one, which is made before.
     """
-    if mine["data.oracle"] is not None:  # it would be asked twice, or keeps a ledger of its own
+    if any(name.startswith("data.oracle") and value is not None for name, value in mine.items()):
+        return False  # it would be asked twice
+    names = {name for name in (*mine, *theirs) if not name.startswith(MAY_DIFFER)}
+    if any(mine.get(name) != theirs.get(name) for name in names):
         return False
-    ours, its = policy_of(mine), policy_of(theirs)
-    if not all(vars(policy).get("waits", False) for policy in (ours, its)):
+    ours, its = policy_in(mine), policy_in(theirs)
+    if ours is None or its is None or ours.threshold != its.threshold:
         return False
-    if not issubclass(ours, NoComplements) and threshold(mine) != threshold(theirs):
-        return False
-    names = {name for name in (*mine, *theirs) if not name.startswith((COMPLEMENT, "method"))}
-    return all(mine.get(name) == theirs.get(name) for name in names)
+    return its.needs_vae or not ours.needs_vae
 
 
-def policy_of(settings: dict[str, Any]) -> type[Complement]:
-    """Return the class of the complement policy."""
+def policy_in(settings: dict[str, Any]) -> Complement | None:
+    """Make the complement policy of some settings; None if it may make some from the beginning.
+
+    A subclass may choose other parents than its base, so each class says by itself that it waits.
+    """
     module, _, name = settings[f"{COMPLEMENT}.class_path"].rpartition(".")
-    policy: type[Complement] = getattr(import_module(module), name)
-    return policy
+    kind: type[Complement] = getattr(import_module(module), name)
+    if not vars(kind).get("waits", False):
+        return None
+    start = f"{COMPLEMENT}.init_args."
+    options = {key.removeprefix(start): x for key, x in settings.items() if key.startswith(start)}
+    return kind(**options)
 
 
-def threshold(settings: dict[str, Any]) -> Any:
-    """Return the policy's threshold; that of a policy without one is the default."""
-    return settings.get(f"{COMPLEMENT}.init_args.threshold", "lowest")
-
-
-def shared_checkpoint(run: RunFolder, vae: bool) -> RunCheckpoint | None:
-    """Return the newest checkpoint of a run before a labelled image reached the threshold.
+def shared_checkpoint(
+    settings: dict[str, Any], rounds: int, before: RunFolder
+) -> RunCheckpoint | None:
+    """Return the newest checkpoint that two runs have in common, if there is one.
 
     Args:
-        run: The one that was made before.
-        vae: Whether it has to hold a trained VAE.
+        settings: Of the run that is to go on from it, by their dotted names.
+        rounds: The most that it may have made by then.
+        before: The folder of the other one.
     """
-    branched = run.branch.is_file()
-    checkpoint = read_checkpoint(run.branch) if branched else newest_checkpoint(run)
-    if checkpoint is None:
+    try:
+        branched = before.branch.is_file()
+        found = read_checkpoint(before.branch) if branched else newest_checkpoint(before)
+    except SettingError:  # damaged, or of another version: it has nothing to give
         return None
-    margins = [row.get("bald/margin", 1.0) for row in checkpoint.rounds["history"]]
-    if any(margin <= 0 for margin in margins) or (vae and checkpoint.rounds["vae"] is None):
+    if found is None or (found.version, found.code) != (__version__, digest_of_code()):
         return None
-    return checkpoint
+    history = found.rounds["history"]
+    reached = any(row.get("bald/margin", 1.0) <= 0 for row in history)
+    alike = may_share(settings, flat(yaml.safe_load(found.settings)))
+    return found if alike and not reached and len(history) <= rounds else None
 
 
-def share(run: RunFolder, settings: str, before: RunFolder) -> int:
+def share(run: RunFolder, settings: str, rounds: int, before: RunFolder) -> int:
     """Let a run that is not begun go on from another one, if it has anything to give.
 
     Args:
         run: Its folder.
         settings: Its settings, as YAML.
+        rounds: How many it is to make.
         before: The other one's folder.
 
     Returns:
         The number of rounds that it need not make.
     """
-    needs_vae = not issubclass(policy_of(flat(yaml.safe_load(settings))), NoComplements)
-    checkpoint = shared_checkpoint(before, needs_vae)
-    if checkpoint is None:
+    make_folder(run.path)
+    try:
+        with FileLock(run.path / ".lock", timeout=0):
+            found = None
+            if not run.last.is_file():
+                found = shared_checkpoint(flat(yaml.safe_load(settings)), rounds, before)
+            if found is None:
+                return 0
+            found.content["callbacks"]["RunSettings"]["settings"] = settings
+            made = len(found.rounds["history"])
+            for number in range(made):
+                if before.snapshot(number).is_file():
+                    with replacing(run.snapshot(number)) as file:
+                        file.write(before.snapshot(number).read_bytes())
+            with replacing(run.last) as file:
+                torch.save(found.content, file)
+            return made
+    except Timeout:  # another comparison has just begun it
         return 0
-    content = checkpoint.content
-    content["callbacks"]["RunSettings"]["settings"] = settings
-    rounds = len(checkpoint.rounds["history"])
-    for number in range(rounds):
-        if before.snapshot(number).is_file():
-            run.snapshot(number).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(before.snapshot(number), run.snapshot(number))
-    with replacing(run.last) as file:
-        torch.save(content, file)
-    return rounds

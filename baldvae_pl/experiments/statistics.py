@@ -187,13 +187,16 @@ def wins(rounds: pd.DataFrame) -> pd.DataFrame:
     """Return the share of pairs of runs in which a method, a row, is above another, a column.
 
     By mean accuracy over the curve, paired by configuration and seed; a tie counts half. NaN on the
-    diagonal, and where two have no seed in common. The table has a column ``config``, too.
+    diagonal, and where two have no seed in common. Runs that ended before the others are left out,
+    and of runs of one round nothing is left. The table has a column ``config``, too.
     """
     found = [
-        measures(part, []).assign(config=config)
+        measures(finished(part), []).assign(config=config)
         for config, part in rounds.groupby("config", sort=False)
         if curves(part)
     ]
+    if not any("mean" in table for table in found):  # of one round there is no curve
+        return pd.DataFrame()
     table = pd.concat(found).pivot_table("mean", ["config", "seed"], "method", sort=False)
     values = table.to_numpy()
     apart = (values[:, :, None] - values[:, None, :]).round(9)

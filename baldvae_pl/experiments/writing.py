@@ -1,9 +1,11 @@
 """Figures and tables of finished runs, made from their CSV files alone."""
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import matplotlib as mpl
 import pandas as pd
@@ -64,12 +66,11 @@ def write(
     for config, part in rounds.groupby("config", sort=False):
         text.append(f"## {config}\n")
         top = statistics.ceiling(part)
-        if top is not None:
-            text.append(f"Trained on all of W: {top:.2%}.\n")
+        said = [] if top is None else [f"Trained on all of W: {top:.2%}."]
         if not statistics.curves(part):
             continue
         for (method, seed), last in statistics.unfinished(part).items():
-            text.append(f"Left out: {method} with seed {seed}, which ends at {last:,} labels.\n")
+            said.append(f"Left out: {method} with seed {seed}, which ends at {last:,} labels.")
         part = statistics.finished(part)
         counts = labels or statistics.label_counts(part)
         accuracies = levels or statistics.levels(part)
@@ -77,12 +78,14 @@ def write(
         against = statistics.differences(
             part, counts, compared_pairs(list(found["method"]), baseline)
         )
+        text += [f"{sentence}\n" for sentence in said]
         draw(part, str(config), out / f"{config}")
         summaries.append(found.assign(config=config))
         differences.append(against.assign(config=config))
         text += [f"![Accuracy against number of labels]({config}.png)\n"]
         text += [found.to_markdown(index=False), "", EXPLANATION, *explain(against, baseline)]
-        parts.append(page_part(part, str(config), found, against))
+        words = [*said, EXPLANATION.replace("*", ""), explain(against, baseline)[0]]
+        parts.append(page_part(part, str(config), words, found, against))
         if any(source.rglob("rounds.csv")):  # TensorBoard shows them beside the runs
             log_hyperparameters(part, str(config), counts, accuracies, out / "hparams")
     for name, tables in (("summary", summaries), ("differences", differences)):
@@ -91,23 +94,24 @@ def write(
     with replacing(out / "report.md", "w", encoding="utf-8") as file:
         file.write("\n".join(text))
     with replacing(out / "report.html", "w", encoding="utf-8") as file:
-        file.write(page(rounds, parts, source))
+        file.write(page(rounds, parts, source, out))
 
 
-def page(rounds: pd.DataFrame, parts: list[dict[str, Any]], source: Path) -> str:
+def page(rounds: pd.DataFrame, parts: list[dict[str, Any]], source: Path, out: Path) -> str:
     """Return a comparison as one page, see `baldvae_pl.reports.run`.
 
     Args:
         rounds: Of all runs.
         parts: A configuration each.
         source: Where the runs are, if they are there.
+        out: Where the page will be.
     """
     methods, seeds = rounds["method"].nunique(), rounds["seed"].nunique()
     configs = ", ".join(map(str, rounds["config"].unique()))
     numbers = [("methods", f"{methods}"), ("seeds", f"{seeds}")]
     numbers.append(("runs", f"{rounds.groupby(['config', 'method', 'seed']).ngroups}"))
-    if parts and methods > 1:
-        share = statistics.wins(rounds)
+    share = statistics.wins(rounds)
+    if len(share) > 1:
         text = (
             "In how many percent of the pairs, runs of one configuration and seed, the method on "
             "the left has the higher mean accuracy over the curve; a tie counts half."
@@ -118,7 +122,7 @@ def page(rounds: pd.DataFrame, parts: list[dict[str, Any]], source: Path) -> str
     pages = [path for path in pages if RunFolder(path.parent).rounds.is_file()]
     if pages:
         links = [
-            f'<p><a href="{escape(path.relative_to(source).as_posix())}">'
+            f'<p><a href="{quote(Path(os.path.relpath(path, out)).as_posix())}">'
             f"{escape(path.parent.relative_to(source).as_posix())}</a></p>"
             for path in pages
         ]
@@ -127,7 +131,11 @@ def page(rounds: pd.DataFrame, parts: list[dict[str, Any]], source: Path) -> str
 
 
 def page_part(
-    rounds: pd.DataFrame, config: str, found: pd.DataFrame, against: pd.DataFrame
+    rounds: pd.DataFrame,
+    config: str,
+    words: Sequence[str],
+    found: pd.DataFrame,
+    against: pd.DataFrame,
 ) -> dict[str, Any]:
     """Return the part of the page that a configuration has."""
     figure, (axis,) = figures.new(7, 4)
@@ -140,9 +148,9 @@ def page_part(
     folded = []
     if not against.empty:
         folded.append(("Differences, in points", against.round(3).to_html(**options)))
-    name, words = f"config-{config}", EXPLANATION.replace("*", "")
+    name = f"config-{config}"
     chart = reports.drawn(figure, alt)
-    return reports.part(name, config, words, figures=[chart], tables=tables, folded=folded)
+    return reports.part(name, config, *words, figures=[chart], tables=tables, folded=folded)
 
 
 def read(source: Path) -> pd.DataFrame:
@@ -265,13 +273,13 @@ def draw_curves(axis: Axes, rounds: pd.DataFrame, title: str) -> None:
     """
     for method, table in statistics.curves(rounds).items():
         style, mean = figures.style_of(method), 100 * table.mean(axis=1)
-        axis.plot(table.index, mean, ms=3, lw=1, label=method, **style)
+        axis.plot(table.index, mean, ms=3, lw=1, label=figures.plain(method), **style)
         low, high = 100 * table.min(axis=1), 100 * table.max(axis=1)
         axis.fill_between(table.index, low, high, color=style["color"], alpha=0.15, lw=0)
     top = statistics.ceiling(rounds)
     if top is not None:
         axis.axhline(100 * top, color="grey", ls="--", lw=1, label="all of W")
-    axis.set(xlabel="labels", ylabel="test accuracy (%)", title=title)
+    axis.set(xlabel="labels", ylabel="test accuracy (%)", title=figures.plain(title))
     axis.grid(alpha=0.3)
     axis.legend(frameon=False)
 

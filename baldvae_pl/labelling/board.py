@@ -49,6 +49,7 @@ class Board:
     ) -> None:
         self._find_run, self._process = find_run, process
         self._lock = threading.RLock()
+        self._drawing = threading.Lock()
         self._leases: dict[str, tuple[str, float]] = {}
         self._labels: LabelsFile | None = None
         self._tally = Tally([])
@@ -230,7 +231,8 @@ class Board:
         run = self._find_run()
         if run is None or not run.rounds.is_file():
             raise Refused("There is no round yet. Come back when the first one is over.")
-        return page(run)
+        with self._drawing:  # matplotlib serves one at a time
+            return page(run)
 
     def path(self, image: str) -> Path:
         """Return where an image lies.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from baldvae_pl.answer import CANNOT_TELL
 from baldvae_pl.data.image_folder import find_images, some_of
-from baldvae_pl.data.labels import LABELS, LabelsFile, as_named, names_of
+from baldvae_pl.data.labels import LABELS, MADE, LabelsFile, as_named, names_of
 from baldvae_pl.data.tally import Tally
 from baldvae_pl.errors import SettingError
 from baldvae_pl.runs.tables import write_csv
@@ -93,7 +93,9 @@ def summary(
         lines.append(f"  {name}: {', '.join(parts)}")
     if unsure := sum(label == CANNOT_TELL for label in answers.values()):
         lines.append(f"  {CANNOT_TELL}: {unsure:,}")
-    if gone := [file for file in answers if file not in there]:
+    if made := sum(file.startswith(f"{MADE}/") for file in answers):
+        lines.append(f"{made:,} answers are about images that a selection made")
+    if gone := [f for f in answers if f not in there and not f.startswith(f"{MADE}/")]:
         lines.append(f"{len(gone):,} answers are about files that are not here ({some_of(gone)})")
     return lines + tally.complaints() + complaints
 

@@ -129,7 +129,10 @@ def log_layout(trainer: Trainer, chosen: Mapping[str, Any]) -> None:
 
 
 def log_snapshot(trainer: Trainer, snapshot: Snapshot, labels: int) -> None:
-    """Log what a round looked like: what was bought and what was not, complements, and errors."""
+    """Log what a round looked like: what was bought and what was not, complements, and errors.
+
+    To be called on the first process alone.
+    """
     groups = {
         "images/1 bought": [snapshot.bought],
         "images/2 most uncertain, not bought": [snapshot.passed],
@@ -137,7 +140,7 @@ def log_snapshot(trainer: Trainer, snapshot: Snapshot, labels: int) -> None:
         "images/4 doubtful labels": [snapshot.doubtful],
     }
     for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
+        if isinstance(logger, TensorBoardLogger):
             writer = logger.experiment
             for tag, galleries in groups.items():
                 if len(galleries[0].pictures):

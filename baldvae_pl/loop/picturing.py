@@ -33,8 +33,9 @@ def after_the_test(round: TrainedRound, probs_N_C: Tensor, labels_N: Tensor) -> 
     """
     classes = round.data.classes
     none = Gallery(np.zeros((0, 1, 1, 1), np.uint8), *(np.zeros(0) for _ in Gallery._fields[1:]))
-    confusion_C_C = torch.zeros(len(classes), len(classes), dtype=torch.long)
-    confusion_C_C.index_put_((labels_N, probs_N_C.argmax(1)), torch.tensor(1), accumulate=True)
+    confusion_C_C = torch.zeros(len(classes), len(classes), dtype=torch.int32)
+    one = torch.tensor(1, dtype=torch.int32)
+    confusion_C_C.index_put_((labels_N, probs_N_C.argmax(1)), one, accumulate=True)
     return Snapshot(
         classes=[*classes],
         confusion_C_C=confusion_C_C.numpy(),
@@ -77,7 +78,9 @@ def after_the_purchase(
     passed = pool.highest_unlabelled(scores_N, MOST // 2)
     most = scores_N[parents].argsort(descending=True, stable=True)[: MOST // 2]
     parents, complements = parents[most], complements[most]
-    earlier = ((pool.acquired_in >= 0) & (pool.acquired_in <= round.number)).nonzero().flatten()
+    # An answer may have made a class that the network has no output for yet.
+    known = (pool.acquired_in >= 0) & (pool.acquired_in <= round.number)
+    earlier = (known & (pool.labels < len(data.classes))).nonzero().flatten()
     uncertain = earlier[scores_N[earlier].argsort(descending=True, stable=True)[:LOOKED_AT]]
     parts = [asked, images[passed], images[parents], complements, images[uncertain]]
     scores, probs = scoring.bald_and_probabilities(round.each, round.draws, torch.cat(parts))
@@ -87,16 +90,19 @@ def after_the_purchase(
     labels = pool.labels[uncertain]
     likely_n = said[4][1].gather(1, labels[:, None])[:, 0]
     doubtful = likely_n.argsort(stable=True)[: MOST // 2]
-    made = (
-        complements if complements.dtype == torch.uint8 else pictures[nearest(complements, images)]
-    )
     apart = (to_floats(images[parents]) - to_floats(complements)).flatten(1)
-    shown = pictures[bought] if bool((bought >= 0).all()) else asked
+
+    def shown(made: Tensor) -> Tensor:
+        """Return pictures; of vectors that were made, of the images of W nearest to them."""
+        return made if made.dtype == torch.uint8 else pictures[nearest(made, images)]
+
+    first = pictures[bought] if bool((bought >= 0).all()) else shown(asked)
     return before._replace(
-        bought=gallery(shown, answered, *said[0]),
+        classes=[*data.all_classes],
+        bought=gallery(first, answered, *said[0]),
         passed=gallery(pictures[passed], known_N[passed], *said[1]),
         parents=gallery(pictures[parents], pool.labels[parents], *said[2]),
-        complements=gallery(made, pool.labels[parents], *said[3]),
+        complements=gallery(shown(complements), pool.labels[parents], *said[3]),
         distances=apart.square().mean(1).sqrt().numpy(),
         doubtful=gallery(
             pictures[uncertain[doubtful]], labels[doubtful], *(x[doubtful] for x in said[4])
@@ -119,7 +125,7 @@ def gallery(pictures: Tensor, labels: Tensor, scores: Tensor, probs_n_C: Tensor)
 def reliability_of(probs_N_C: Tensor, labels_N: Tensor) -> Tensor:
     """Return number, mean confidence and share of right predictions by confidence, (BINS, 3)."""
     confidences, guesses = probs_N_C.double().max(1)
-    which = (confidences * BINS).long().clamp(max=BINS - 1)
+    which = (confidences.nan_to_num() * BINS).long().clamp(max=BINS - 1)
     right = (guesses == labels_N).double()
     columns = torch.stack([torch.ones_like(right), confidences, right], 1)
     sums = torch.zeros(BINS, 3, dtype=torch.double).index_add_(0, which, columns)

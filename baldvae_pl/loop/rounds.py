@@ -497,9 +497,10 @@ class ActiveLearning(Callback):
         row = self.history[-1]
         log_round(trainer, row)
         assert self.folder is not None
-        snapshot = read_snapshot(self.folder.snapshot(int(row["round"])))
-        if snapshot is not None and not dry_run(trainer):
-            log_snapshot(trainer, snapshot, int(row["labelled"]))
+        if trainer.is_global_zero and not dry_run(trainer):
+            snapshot = read_snapshot(self.folder.snapshot(int(row["round"])))
+            if snapshot is not None:
+                log_snapshot(trainer, snapshot, int(row["labelled"]))
         rank_zero_info(in_one_line(row))
         self._write_tables(trainer)
 
@@ -525,7 +526,8 @@ class ActiveLearning(Callback):
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = state_dict["history"]
-        if self.vae is not None and state_dict["vae"] is not None:
+        # That of a run with other complements may hold one that this run does not use.
+        if self.uses_vae and self.vae is not None and state_dict["vae"] is not None:
             self.vae.load_state_dict(state_dict["vae"])
         if isinstance(self.posterior, Posterior):
             self.posterior.load_state_dict(state_dict["posterior"])

@@ -30,7 +30,9 @@ KNOWN = (
     *("bald_o", "bald_vae", "random", "margin", "few_labels", "epig", "vae_all", "duplicate"),
     *("batch_bald", "power_bald", "softmax_bald", "learning_loss", "vae_acgan", "gaal"),
     *("asal", "bayesian_augmentation", "vaal", "affine_copy", "retrieval", "mixed"),
-    *("most_uncertain", "capped", "consistency", "cifar10_features", "labels_alone"),
+    *("most_uncertain", "max_entropy", "least_confidence", "variation_ratios", "mean_std"),
+    *("softrank_bald", "badge", "k_center", "cluster_margin", "typical", "prob_cover"),
+    *("joint", "labels_alone", "poisson_labels", "cifar10_features", "photos"),
 )
 """Methods in the order in which they got their colour, marker and line."""
 
@@ -39,7 +41,8 @@ PHASES = ("train", "evaluate", "evaluate_mc", "score", "select", "complement")
 
 def style_of(method: str) -> dict[str, Any]:
     """Return colour, marker and line of a method: the same in every figure."""
-    number = KNOWN.index(method) if method in KNOWN else zlib.crc32(method.encode()) % 132
+    further = len(KNOWN) + zlib.crc32(method.encode()) % (132 - len(KNOWN))
+    number = KNOWN.index(method) if method in KNOWN else further
     return {
         "color": COLOURS[number % len(COLOURS)],
         "marker": MARKERS[number % len(MARKERS)],
@@ -107,12 +110,13 @@ def uncertainty(rounds: pd.DataFrame) -> Figure:
 
 def purchases(acquisitions: pd.DataFrame, classes: Sequence[str]) -> Figure:
     """Draw how many labels of each class every round has bought."""
-    figure, (axis,) = new(height=2.2 + 0.1 * len(classes))
+    figure, (axis,) = new(height=min(8.0, 2.2 + 0.1 * len(classes)))
     bought = acquisitions[acquisitions["kind"] != "complement"]
     counts = bought.pivot_table("index", "label", "round", aggfunc="count", fill_value=0)
     counts = counts.reindex(range(len(classes)), fill_value=0)
     image = axis.imshow(counts, cmap="cividis", aspect="auto", vmin=0)
-    axis.set_yticks(range(len(classes)), [short(name) for name in classes])
+    rows = range(0, len(classes), -(-len(classes) // 60))
+    axis.set_yticks(rows, [short(classes[i]) for i in rows])
     ticks = range(0, counts.shape[1], -(-counts.shape[1] // 15))
     axis.set_xticks(ticks, [str(counts.columns[i]) for i in ticks])
     axis.set(xlabel="first round that trains with them", ylabel="class")
@@ -148,7 +152,8 @@ def confusion(snapshot: Snapshot) -> Figure:
 
 def draw_confusion(axis: Axes, snapshot: Snapshot) -> np.ndarray:
     """Draw the confusion matrix and return it in percent of the rows."""
-    names, table = snapshot.classes, snapshot.confusion_C_C
+    table = snapshot.confusion_C_C
+    names = snapshot.classes[: len(table)]  # others are of later rounds
     share: np.ndarray = 100 * table / table.sum(1, keepdims=True).clip(min=1)
     axis.imshow(share, cmap="cividis", vmin=0, vmax=100)
     ticks = range(0, len(names), -(-len(names) // 40))
@@ -213,8 +218,9 @@ def wins(table: pd.DataFrame) -> Figure:
         share = 100 * table.iloc[row, column]
         ink = "#ffffff" if abs(share - 50) > 35 else "#000000"
         axis.text(column, row, f"{share:.0f}", ha="center", va="center", color=ink, size=8)
-    axis.set_xticks(range(count), table.columns, rotation=40, ha="right")
-    axis.set_yticks(range(count), table.index)
+    methods = [plain(str(method)) for method in table.columns]
+    axis.set_xticks(range(count), methods, rotation=40, ha="right")
+    axis.set_yticks(range(count), methods)
     axis.grid(visible=False)
     figure.colorbar(image, label="% of pairs won").outline.set_visible(False)
     return figure
@@ -228,4 +234,9 @@ def width_of(rounds: pd.DataFrame) -> float:
 
 def short(name: str) -> str:
     """Return a name that fits to an axis."""
-    return name if len(name) <= 14 else f"{name[:13]}…"
+    return plain(name if len(name) <= 14 else f"{name[:13]}…")
+
+
+def plain(name: str) -> str:
+    """Return a name so that matplotlib takes no part of it for mathematics."""
+    return name.replace("$", r"\$")

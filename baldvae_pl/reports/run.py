@@ -6,6 +6,7 @@ The page is a file of its own: it needs no network, and no program but a browser
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -48,9 +49,12 @@ def page(run: RunFolder) -> str:
     rounds = pd.read_csv(run.rounds).drop(columns="checksum", errors="ignore")
     if rounds.empty:
         raise SettingError(f"{run.rounds} has no round yet. Wait for the first one.")
-    found = {number: read_snapshot(run.snapshot(number)) for number in rounds["round"]}
+    numbers = evenly([number for number in rounds["round"] if run.snapshot(number).is_file()])
+    found = {number: read_snapshot(run.snapshot(number)) for number in numbers}
     snapshots = {number: snapshot for number, snapshot in found.items() if snapshot is not None}
-    acquisitions = pd.read_csv(run.acquisitions) if run.acquisitions.is_file() else None
+    acquisitions = None
+    if run.acquisitions.is_file():
+        acquisitions = pd.read_csv(run.acquisitions, encoding_errors="surrogateescape")
     identity = run.read_identity()
     title, subtitle = run.path.name, f"{run.experiment}/{run.path.name}"
     if identity is not None:
@@ -163,7 +167,8 @@ def decision_part(rounds: pd.DataFrame) -> dict[str, Any] | None:
         )
     else:
         texts.append(
-            "Labelled images reached the threshold, and the run's policy makes no complements."
+            "Labelled images reached the threshold, and the run's policy made no complements of "
+            "them."
         )
     alt = "BALD against labels: threshold, highest labelled score, means. " + texts[-1]
     chart = drawn(figures.uncertainty(rounds), alt)
@@ -185,10 +190,9 @@ def purchase_part(
     ]
     if len(counts) < len(classes):
         texts.append(f"{len(classes) - len(counts)} classes have none.")
-    pictured = [n for n, s in snapshots.items() if len(s.bought.pictures)]
-    shown = evenly(pictured)
-    if len(shown) < len(pictured):
-        texts.append(f"Pictures are of {len(shown)} of {len(pictured)} rounds.")
+    shown = [number for number, s in snapshots.items() if len(s.bought.pictures)]
+    if len(rounds) > MOST_ROUNDS:
+        texts.append(f"Pictures are of {len(shown)} of {len(rounds)} rounds.")
     labels = rounds.set_index("round")["labelled"]
     galleries = [
         {
@@ -224,7 +228,7 @@ def complement_part(rounds: pd.DataFrame, snapshots: dict[int, Snapshot]) -> dic
         "of the mean squared difference of a pixel, of images from 0 to 1."
     )
     labels, galleries = rounds.set_index("round")["labelled"], []
-    for number in evenly([n for n, s in snapshots.items() if len(s.complements.pictures)]):
+    for number in (n for n, s in snapshots.items() if len(s.complements.pictures)):
         of = snapshots[number]
         far = [f"distance {x:.3f}" for x in of.distances]
         galleries.append(
@@ -302,17 +306,16 @@ def time_part(rounds: pd.DataFrame) -> dict[str, Any]:
 def settings_part(run: RunFolder, versions: Sequence[str]) -> dict[str, Any]:
     """How to make the run again."""
     code, folded, identity = [], [], run.read_identity()
+    texts = [f"Made with {text}." for text in versions]
     if identity is not None:
-        names = " ".join(f"--config {name}.yaml" for name in (*identity.configs, identity.method))
-        begun = f"baldvae fit {names} --seed_everything {identity.seed}"
-        same = f"baldvae fit --config {run.config}"
-        code.append(("Begun from these configs, and perhaps more options:", begun))
+        names = " + ".join((*identity.configs, identity.method))
+        texts.append(f"Begun from {names}, with seed {identity.seed}.")
+        same = f"baldvae fit --config {quote(str(run.config))}"
         code.append(("The same run again:", same))
-        code.append(("Going on with it:", f"{same} --ckpt_path last"))
+        code.append(("Going on with it:", f"{same} --ckpt_path {quote(str(run.last))}"))
     if run.config.is_file():
         settings = escape(run.config.read_text(encoding="utf-8"))
         folded.append(("All settings", f"<pre>{settings}</pre>"))
-    texts = [f"Made with {text}." for text in versions]
     return part("settings", "Settings", *texts, code=code, folded=folded)
 
 
@@ -324,22 +327,23 @@ def items(
         {
             "source": data_uri(pixels),
             "photo": max(pixels.shape) > 32,
-            "label": class_name(int(gallery.labels[i]), classes),
+            "label": class_name(label, classes),
             "guess": classes[int(gallery.guesses[i])],
-            "wrong": int(gallery.labels[i]) != int(gallery.guesses[i]),
+            "agrees": None if label < 0 else label == int(gallery.guesses[i]),
             "confidence": f"({gallery.confidences[i]:.0%})",
             "score": f"{gallery.scores[i]:.3f}",
             "more": more[i] if more else "",
         }
-        for i, pixels in enumerate(gallery.pictures)
+        for i, (pixels, label) in enumerate(
+            zip(gallery.pictures, gallery.labels.astype(int).tolist(), strict=True)
+        )
     ]
 
 
 def classes_of(snapshots: dict[int, Snapshot], acquisitions: pd.DataFrame) -> list[str]:
-    """Return the names of the classes; of a run without snapshots, their numbers."""
-    if snapshots:
-        return snapshots[max(snapshots)].classes
-    return [str(i) for i in range(int(acquisitions["label"].max()) + 1)]
+    """Return the names of the classes; of those that no snapshot knows, their numbers."""
+    names = max((snapshot.classes for snapshot in snapshots.values()), key=len, default=[])
+    return names + [str(i) for i in range(len(names), int(acquisitions["label"].max()) + 1)]
 
 
 def evenly(numbers: Sequence[int]) -> list[int]:

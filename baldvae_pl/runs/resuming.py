@@ -16,7 +16,7 @@ from baldvae_pl.runs.checkpoints import RunCheckpoint, newest_checkpoint
 from baldvae_pl.runs.folder import RunFolder, job, restarted
 from baldvae_pl.runs.settings import check_same_settings, first_difference, load_settings
 
-DECIDE_NOTHING = ("cli", "experiments", "runs", "main.py", "moved.py")
+DECIDE_NOTHING = ("cli", "experiments", "reports", "runs", "main.py", "moved.py")
 """Parts of the package that may change without changing any result."""
 
 

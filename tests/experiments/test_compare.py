@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 import torch
 from conftest import SMALL, assert_same_run, baldvae, rounds_of
+from filelock import FileLock
 
 from baldvae_pl.complement import Uncertain
 from baldvae_pl.experiments.compare import Run
-from baldvae_pl.experiments.sharing import may_share
+from baldvae_pl.experiments.sharing import may_share, share
 from baldvae_pl.main import main
 from baldvae_pl.runs.folder import Identity, RunFolder
 
@@ -249,69 +250,101 @@ def test_a_report_leaves_out_what_is_damaged(
 
 
 SHARING = [
-    *("--data.steps_per_round=40", "--data.initial_labels=40", "--acquisition.query_size=25"),
-    *("--acquisition.mc_samples=10", "--acquisition.rounds=3", "--vae.epochs=1"),
+    *("--data.source.subset=600", "--data.steps_per_round=40", "--data.initial_labels=40"),
+    *("--acquisition.query_size=25", "--acquisition.mc_samples=10", "--acquisition.rounds=4"),
+    *("--vae.epochs=1", "--data.eval_batch_size=1000"),
 ]
-"""Complements begin in the second round."""
+"""Complements begin in a later round, and W has another shape than networks have by default."""
 
 
 @pytest.mark.slow
-def test_what_runs_share_is_made_once_and_gives_the_same_bits(tmp_path: Path) -> None:
-    command = ["compare", "--configs=digits", "--folder=grid", *SMALL[-2:], *SHARING]
+def test_what_runs_share_is_made_once_and_gives_the_same_bits(
+    real_data: Path, tmp_path: Path
+) -> None:
+    options = [*SMALL[-2:], *SHARING, f"--data.root={real_data}"]
+    command = ["compare", "--configs=mnist+lenet", "--folder=grid", *options]
     methods = ["bald_vae", "bald_o", "duplicate", "vae_all"]
     done = baldvae(*command, "--methods", *methods, "--seeds=0", "--jobs=2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert "mnist+lenet+vae_all:0 goes on" not in done.stdout
+
+    def run(folder: Path, method: str) -> RunFolder:
+        place = folder / "grid/seed_0/lightning_logs" / f"mnist+lenet+{method}"
+        return RunFolder(place / "version_0")
+
+    tables = {method: pd.read_csv(run(tmp_path, method).rounds) for method in methods}
+    shared = int((tables["bald_vae"]["bald_margin"] <= 0).to_numpy().nonzero()[0][0])
+    assert shared > 0
+    what = "1 round" if shared == 1 else f"{shared} rounds"
     for method in ("bald_o", "duplicate"):
-        assert f"digits+{method}:0 goes on from 1 round of digits+bald_vae:0" in done.stdout
-    assert "digits+vae_all:0 goes on" not in done.stdout
-    runs = {method: run_of(tmp_path / "grid", method, 0) for method in methods}
-    tables = {method: pd.read_csv(run / "rounds.csv") for method, run in runs.items()}
-    assert (tables["bald_vae"]["bald_margin"][:2] > 0).tolist() == [True, False]
-    for method in ("bald_o", "duplicate"):
+        said = f"mnist+lenet+{method}:0 goes on from {what} of mnist+lenet+bald_vae:0"
+        assert said in " ".join(done.stdout.split())
         (tmp_path / method).mkdir()
         alone = baldvae(*command, f"--methods={method}", "--seeds=0", cwd=tmp_path / method)
         assert alone.returncode == 0, alone.stderr
-        assert_same_run(runs[method], run_of(tmp_path / method / "grid", method, 0))
-        seconds = [tables[name]["seconds_train"][:2].tolist() for name in ("bald_vae", method)]
-        assert seconds[0][0] == seconds[1][0]  # is of the one that made it
-        assert seconds[0][1] != seconds[1][1]
-        assert RunFolder(runs[method]).snapshot(0).is_file()
-
-
-SETTINGS = {
-    "seed_everything": 0,
-    "data.oracle": None,
-    "model.objective": "CrossEntropy",
-    "acquisition.complement.class_path": "baldvae_pl.Uncertain",
-    "acquisition.complement.init_args.threshold": "lowest",
-    "acquisition.complement.init_args.latent": "sample",
-    "method": "bald_vae",
-}
-NOTHING = {"acquisition.complement.class_path": "baldvae_pl.NoComplements"}
-COPIES = {"acquisition.complement.class_path": "baldvae_pl.Duplicate"}
-QUANTILE = {"acquisition.complement.init_args.threshold": 0.9}
+        assert_same_run(run(tmp_path, method).path, run(tmp_path / method, method).path)
+        seconds = [tables[name]["seconds_train"].tolist() for name in ("bald_vae", method)]
+        assert seconds[0][:shared] == seconds[1][:shared]  # is of the one that made it
+        assert seconds[0][shared] != seconds[1][shared]
+        assert run(tmp_path, method).snapshot(0).is_file()
 
 
 @pytest.mark.parametrize(
     ("mine", "theirs", "may"),
     [
-        (NOTHING, {}, True),
-        (COPIES, {}, True),
-        (NOTHING, QUANTILE, True),
-        (QUANTILE, {}, False),
-        (COPIES | QUANTILE, QUANTILE, True),
-        ({"acquisition.complement.class_path": "baldvae_pl.AllNew"}, {}, False),
-        (NOTHING, {"acquisition.complement.class_path": "baldvae_pl.AllNew"}, False),
-        ({"acquisition.complement.class_path": "test_compare.Mine"}, {}, False),
-        (NOTHING | {"seed_everything": 1}, {}, False),
-        (NOTHING | {"model.objective": "FixMatch"}, {}, False),
-        (NOTHING | {"data.oracle": "Judge"}, {"data.oracle": "Judge"}, False),
-        (NOTHING | {"method": "bald_o"}, {}, True),
+        (["bald_o"], ["bald_vae"], True),
+        (["duplicate"], ["bald_vae"], True),
+        (["duplicate"], ["bald_o"], True),
+        (["bald_vae"], ["bald_o"], False),  # which trains no VAE
+        (["bald_vae"], ["mixed"], True),
+        (["bald_o"], ["bald_vae", "--acquisition.complement.threshold=0.9"], False),
+        (["bald_o"], ["vae_all"], False),
+        (["bald_o"], ["margin"], False),
+        (["bald_o"], ["bald_vae", "--model.objective=FixMatch"], False),
+        (["bald_o"], ["bald_vae", "--acquisition.complement=test_compare.Mine"], False),
+        (["gaal"], ["gaal"], False),
     ],
 )
-def test_which_runs_share(mine: dict[str, object], theirs: dict[str, object], may: bool) -> None:
-    assert may_share(SETTINGS | mine, SETTINGS | theirs) == may
+def test_which_runs_share(mine: list[str], theirs: list[str], may: bool, tmp_path: Path) -> None:
+    settings = [
+        Run(["digits"], method, 0, tmp_path, options).flat for method, *options in (mine, theirs)
+    ]
+    assert may_share(*settings) == may
 
 
 class Mine(Uncertain):
     """May choose other parents."""
+
+
+def test_what_is_of_other_code_or_damaged_or_too_long_is_not_shared(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    bald_o = Run(["digits"], "bald_o", 0, tmp_path, SMALL[2:])
+    before = RunFolder(tmp_path / "before")
+    shutil.copytree(finished_run / "lightning_logs/digits/version_0", before.path)
+    before.branch.unlink(missing_ok=True)
+    content = torch.load(before.last, weights_only=True)
+    history = content["callbacks"]["ActiveLearning"]["history"]
+    for row in history:
+        row["bald/margin"] = 1.0
+    torch.save(content, before.last)
+    (before.checkpoints / "previous.ckpt").unlink()
+    run = RunFolder(tmp_path / "run")
+    assert share(run, bald_o.settings, 4, before) == 4
+    assert share(run, bald_o.settings, 4, before) == 0  # it is begun
+    copied = torch.load(run.last, weights_only=True)["callbacks"]
+    assert copied["RunSettings"]["settings"] == bald_o.settings
+    run.last.unlink()
+    assert share(run, bald_o.settings, 3, before) == 0  # too long
+    with FileLock(run.path / ".lock"):
+        assert share(run, bald_o.settings, 4, before) == 0  # somebody else works there
+    history[2]["bald/margin"] = 0.0
+    torch.save(content, before.last)
+    assert share(run, bald_o.settings, 4, before) == 0  # complements may have begun
+    history[2]["bald/margin"] = 1.0
+    content["callbacks"]["RunSettings"]["code"] = "another"
+    torch.save(content, before.last)
+    assert share(run, bald_o.settings, 4, before) == 0
+    before.last.write_bytes(b"damaged")
+    assert share(run, bald_o.settings, 4, before) == 0
+    assert not run.last.exists()

@@ -20,6 +20,7 @@ from baldvae_pl.data.question_file import question_in
 from baldvae_pl.main import main
 from baldvae_pl.modules import Classifier
 from baldvae_pl.runs.folder import RunFolder
+from baldvae_pl.runs.snapshots import read_snapshot
 
 COMMAND = ["fit", "--config=p.yaml", "--data.steps_per_round=8"]
 RUN = RunFolder(Path("lightning_logs/p/version_0"))
@@ -152,8 +153,20 @@ def test_a_class_that_is_made_in_a_later_round_takes_part_from_then_on(
         "classes"
     ] == ["odd", "even"]
     LabelsFile(LABELS).append([Row("", "zero", why="class")])
-    answer_the_question(parity | {f: "zero" for f, label in secret.items() if label == "0"})
+    question = question_in(RUN.question)
+    assert question is not None
+    asked, earlier = question.asked[0].file, LabelsFile(LABELS).rows[0].file
+    # One that was asked about, and one that was answered before: pictures of both are kept.
+    answer_the_question(parity | {asked: "zero", earlier: "zero"})
+    LabelsFile(LABELS).append([Row(earlier, "zero", "Ann")])
     ends_waiting()
+    snapshot = read_snapshot(RUN.snapshot(0))
+    assert snapshot is not None
+    assert snapshot.classes[2:] == ["zero"]
+    assert snapshot.bought.labels[0] == 2
+    assert snapshot.confusion_C_C.shape == (2, 2)
+    main(["report", str(RUN.path)])
+    assert "zero" in RUN.report.read_text()
     assert "New classes: zero" in said()
     second = torch.load(RUN.last, weights_only=True)
     assert second["PoolDataModule"]["classes"][2:] == ["zero"]

@@ -18,9 +18,11 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torchmetrics.classification import MulticlassCalibrationError
 
+from baldvae_pl.experiments.writing import COLUMNS
 from baldvae_pl.loop.dashboard import ORDER
 from baldvae_pl.loop.picturing import gallery, reliability_of
 from baldvae_pl.main import main
+from baldvae_pl.reports.figures import KNOWN, style_of, svg, wins
 from baldvae_pl.reports.pictures import CAPTION, WIDTH, data_uri, sheet
 from baldvae_pl.reports.run import MOST_ROUNDS, evenly
 from baldvae_pl.runs.folder import RunFolder
@@ -117,7 +119,7 @@ def test_the_page_is_one_file_that_says_what_the_run_came_to(
     rounds = pd.read_csv(finished_run / RUN / "rounds.csv")
     assert f"<b>{rounds['test_acc'].iloc[-1]:.2%}</b>test accuracy at the end" in text
     assert f"<b>{rounds['complemented'].sum():.0f}</b>complements made" in text
-    assert "--seed_everything 0" in text
+    assert "Begun from digits + bald_vae, with seed 0." in text
     page = Page(text)
     ids = [attributes["id"] for _, attributes in page.elements if attributes.get("id")]
     for tag, attributes in page.elements:
@@ -235,3 +237,40 @@ def test_two_processes_leave_the_snapshots_of_one(finished_run: Path, tmp_path: 
         table = snapshot.confusion_C_C
         accuracy = table.diagonal().sum() / table.sum()
         assert accuracy == pytest.approx(rounds["test_acc_mc"][number], abs=1e-6)
+
+
+def test_no_two_shipped_methods_look_alike_and_no_name_is_mathematics() -> None:
+    configs = Path(__file__).parents[2] / "configs"
+    shipped = {path.stem for path in configs.glob("methods/*.yaml")}
+    assert shipped <= {*KNOWN}
+    assert len({tuple(style_of(method).values()) for method in KNOWN}) == len(KNOWN)
+    assert style_of("mine") == style_of("mine")
+    share = pd.DataFrame([[np.nan, 1.0], [0.0, np.nan]], index=["$_$", "b"], columns=["$_$", "b"])
+    assert "$_$" in svg(wins(share))
+
+
+def test_predictions_that_are_no_numbers_do_not_end_a_round() -> None:
+    table = reliability_of(torch.full((3, 2), torch.nan), torch.tensor([0, 1, 1]))
+    assert table[0, 0] == 3
+
+
+def test_a_byte_that_a_disk_has_changed_is_no_traceback(finished_run: Path, tmp_path: Path) -> None:
+    content = RunFolder(finished_run / RUN).snapshot(1).read_bytes()
+    generator = torch.Generator().manual_seed(0)
+    for place in torch.randint(len(content), (60,), generator=generator).tolist():
+        changed = bytearray(content)
+        changed[place] ^= 0xFF
+        (tmp_path / "x.npz").write_bytes(changed)
+        read_snapshot(tmp_path / "x.npz")  # a snapshot or None
+
+
+def test_a_comparison_of_one_round_has_a_page_without_winners(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"method": ["bald_o", "<b>"], "test_acc": [0.5, 0.7]})
+    rows = rows.assign(config="x", seed=0, round=0, labelled=10, unlabelled=5, generated=0)
+    table = rows.reindex(columns=COLUMNS)
+    table.to_csv(tmp_path / "runs.csv", index=False)
+    main(["report", str(tmp_path)])
+    text = (tmp_path / "report.html").read_text()
+    assert "Who wins" not in text
+    assert "&lt;b&gt;" in text
+    assert "<b></b>" not in text
