@@ -213,7 +213,6 @@ class ActiveLearning(Callback):
             # A network that is its own autoencoder is not trained yet.
             trained: Any = self.vae if self.uses_vae else None
             buy_first_labels(Round(0, each, data, trained), self.initial_selection)
-        assert self.folder is not None
         if not self.folder.rounds.is_file():
             log_layout(trainer, self._chosen(pl_module, data))
             for row in self.history[:-1]:  # of a checkpoint that came from another folder
@@ -428,9 +427,7 @@ class ActiveLearning(Callback):
         if round.data.people is not None or (purchase.indices < 0).any():
             row |= scoring.answers_columns(purchase, answers.labels)
         self.pending = None
-        assert self.folder is not None
-        path, each = self.folder.snapshot(round.number), round.each
-        if (before := each.once(lambda: read_snapshot(path))) is not None:
+        if (before := self._snapshot_of(round)) is not None:
             about = (round, before, purchase, answers.labels, parents, complements)
             self._leave_snapshot(round, picturing.after_the_purchase(*about))
 
@@ -482,6 +479,12 @@ class ActiveLearning(Callback):
             assert self.folder is not None
             self._write_tables(trainer)  # for those who look while they are asked
             trainer.save_checkpoint(self.folder.last, weights_only=False)
+
+    def _snapshot_of(self, round: TrainedRound) -> Snapshot | None:
+        """Return what a round looked like before its purchase, on every process."""
+        assert self.folder is not None
+        path = self.folder.snapshot(round.number)
+        return round.each.once(lambda: read_snapshot(path))
 
     def _leave_snapshot(self, round: TrainedRound, snapshot: Snapshot) -> None:
         """Keep what a round looked like, for reports."""
