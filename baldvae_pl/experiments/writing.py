@@ -68,6 +68,7 @@ def write(
         top = statistics.ceiling(part)
         said = [] if top is None else [f"Trained on all of W: {top:.2%}."]
         if not statistics.curves(part):
+            text += [f"{sentence}\n" for sentence in said]
             continue
         for (method, seed), last in statistics.unfinished(part).items():
             said.append(f"Left out: {method} with seed {seed}, which ends at {last:,} labels.")

@@ -263,10 +263,10 @@ def test_what_runs_share_is_made_once_and_gives_the_same_bits(
 ) -> None:
     options = [*SMALL[-2:], *SHARING, f"--data.root={real_data}"]
     command = ["compare", "--configs=mnist+lenet", "--folder=grid", *options]
-    methods = ["bald_vae", "bald_o", "duplicate", "vae_all"]
-    done = baldvae(*command, "--methods", *methods, "--seeds=0", "--jobs=2", cwd=tmp_path)
+    methods = ["bald_vae", "bald_o", "duplicate"]
+    pair = ["--methods", *methods, "--seeds=0", "--jobs=2"]
+    done = baldvae(*command, *pair, cwd=tmp_path, timeout=900)
     assert done.returncode == 0, done.stderr
-    assert "mnist+lenet+vae_all:0 goes on" not in done.stdout
 
     def run(folder: Path, method: str) -> RunFolder:
         place = folder / "grid/seed_0/lightning_logs" / f"mnist+lenet+{method}"
