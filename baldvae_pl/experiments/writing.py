@@ -28,6 +28,9 @@ COLUMNS = [
     *("test_acc", "test_nll", "test_ece", "test_acc_mc", "test_nll_mc", "test_ece_mc"),
     *("bald_threshold", "bald_margin", "acquired_redundancy"),
 ]
+OF_ANSWERS = ["acquired", "answers_cannot_tell"]
+"""Columns of runs in which not all that is asked can be told."""
+
 EXPLANATION = """\
 ± is the 95 % interval of the mean over seeds (Student's t). *Mean* is the area under the curve \
 divided by its width; *largest drop* by how many points the accuracy falls at most from one number \
@@ -71,7 +74,9 @@ def write(
             text += [f"{sentence}\n" for sentence in said]
             continue
         for (method, seed), last in statistics.unfinished(part).items():
-            said.append(f"Left out: {method} with seed {seed}, which ends at {last:,} labels.")
+            run = part[(part["method"] == method) & (part["seed"] == seed)]
+            how = f"which ends at {last:,} labels{unanswered(run)}"
+            said.append(f"Left out: {method} with seed {seed}, {how}.")
         part = statistics.finished(part)
         counts = labels or statistics.label_counts(part)
         accuracies = levels or statistics.levels(part)
@@ -182,7 +187,8 @@ def read(source: Path) -> pd.DataFrame:
                 print(f"left out, as its --{other} is not that of the newest one: {run.path}")
                 continue
         rounds = pd.read_csv(table).assign(config=config, method=method, seed=seed)
-        found.setdefault((config, method, seed), rounds.reindex(columns=COLUMNS))
+        asked = OF_ANSWERS if OF_ANSWERS[-1] in rounds else []
+        found.setdefault((config, method, seed), rounds.reindex(columns=[*COLUMNS, *asked]))
     gathered = source / GATHERED if source.is_dir() else source
     if not found and gathered.is_file():
         try:
@@ -203,6 +209,14 @@ def read(source: Path) -> pd.DataFrame:
             "lightning_logs."
         )
     return pd.concat(found.values()).sort_values(["config", "method", "seed", "round"])
+
+
+def unanswered(run: pd.DataFrame) -> str:
+    """Return how much of what a run has asked nobody could tell; nothing if all was told."""
+    if OF_ANSWERS[-1] not in run or not (nobody := int(run[OF_ANSWERS[-1]].sum())):
+        return ""
+    asked = nobody + int(run["acquired"].sum())
+    return f": of {asked:,} images that it asked about nobody could tell {nobody:,}"
 
 
 def guess(run: RunFolder) -> Identity:

@@ -331,3 +331,18 @@ def test_wins_are_counted_in_pairs_of_runs_by_hand() -> None:
     assert share.loc["b", "a"] == pytest.approx(1.5 / 3)
     assert share.loc["c"].isna().all()
     assert np.isnan(np.diag(share)).all()
+
+
+def test_what_nobody_could_tell_is_said_of_a_run_that_is_left_out(tmp_path: Path) -> None:
+    asks = ROUNDS[ROUNDS["method"] == "bald_o"].assign(method="gaal", labelled=[10, 12, 13] * 3)
+    asks = asks.assign(acquired=[2, 1, np.nan] * 3, answers_cannot_tell=[28, 29, np.nan] * 3)
+    write_runs(tmp_path / "runs", pd.concat([ROUNDS, asks]))
+    write(tmp_path / "runs", tmp_path / "first", baseline="bald_o")
+    write(tmp_path / "first" / "runs.csv", tmp_path / "second", baseline="bald_o")
+    for part in ("first", "second"):
+        text = (tmp_path / part / "report.md").read_text()
+        for seed in (0, 1, 2):
+            assert (
+                f"Left out: gaal with seed {seed}, which ends at 13 labels: of 60 images that it "
+                "asked about nobody could tell 57."
+            ) in text
