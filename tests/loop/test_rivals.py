@@ -95,7 +95,7 @@ REFUSED = [
     ),
     (
         ["--acquisition.selection=GAAL", "--data.oracle=SimulatedPerson"],
-        "Give a data set with labels and --data.oracle Judge",
+        "Give --data.oracle Judge, or where people label People",
     ),
     (
         [

@@ -26,6 +26,7 @@ from baldvae_pl.loop.rounds import ActiveLearning
 from baldvae_pl.modules import VAE, Classifier, train_vae
 from baldvae_pl.networks import DigitsNet
 from baldvae_pl.posterior import DropoutDraws
+from baldvae_pl.runs.folder import RunFolder
 from baldvae_pl.seeding import Purpose, make_generator
 from baldvae_pl.selection import BatchBALD, Random, Softmax
 
@@ -209,6 +210,7 @@ def test_batch_bald_buys_by_the_rounds_own_draws(tmp_path: Path) -> None:
 def test_how_alike_the_images_of_a_purchase_are(tmp_path: Path) -> None:
     model = Classifier(DigitsNet)
     rounds = ActiveLearning(rounds=1, query_size=7, complement=NoComplements())
+    rounds.folder = RunFolder(tmp_path / "another")
     data = fit(tmp_path, ActiveLearning(rounds=0, complement=NoComplements()), model)
     rounds._acquire(rounds._round(trainer_of(data), model, 0), row := {"round": 0, "labelled": 30})
     bought = (data.pool.acquired_in == 1).nonzero().flatten()
