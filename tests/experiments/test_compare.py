@@ -209,6 +209,7 @@ def test_the_report_command_answers_and_refuses(
     assert "there is no rounds.csv in" in str(caught.value.code)
 
 
+@pytest.mark.slow
 def test_two_comparisons_share_a_folder(tmp_path: Path) -> None:
     command = [
         sys.executable,

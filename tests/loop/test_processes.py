@@ -37,7 +37,7 @@ def checkpoint(folder: Path) -> dict:
     return torch.load(folder / RUN / "checkpoints" / "last.ckpt", weights_only=True)
 
 
-@pytest.mark.parametrize("number", [2, 3])
+@pytest.mark.parametrize("number", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_same_weights_same_run_with_any_number_of_processes(number: int, tmp_path: Path) -> None:
     alone, several = tmp_path / "alone", tmp_path / "several"
     for folder, how in ((alone, []), (several, processes(number))):
@@ -56,6 +56,7 @@ def test_same_weights_same_run_with_any_number_of_processes(number: int, tmp_pat
         assert one[column].tolist() == pytest.approx(other[column].tolist(), abs=1e-5, nan_ok=True)
 
 
+@pytest.mark.slow
 def test_two_processes_look_at_the_same_targets_and_points(tmp_path: Path) -> None:
     geometric = [
         *("--acquisition.function=EPIG", "--acquisition.selection=ClusterMargin"),
@@ -74,6 +75,7 @@ def test_two_processes_look_at_the_same_targets_and_points(tmp_path: Path) -> No
     assert rounds_of(alone / RUN)["labelled"].tolist() == [15, 40]
 
 
+@pytest.mark.slow
 def test_informed_complements_are_the_same_with_two_processes(tmp_path: Path) -> None:
     # `Mixed` makes one of each parent, whatever the untrained classifier thinks of it.
     informed = ["--acquisition.complement=Mixed", "--acquisition.complement.threshold=0.0"]
@@ -91,6 +93,7 @@ def test_informed_complements_are_the_same_with_two_processes(tmp_path: Path) ->
         assert one[column].tolist() == pytest.approx(other[column].tolist(), nan_ok=True)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     for rounds, how in ((0, processes(2)), (1, []), (2, processes(3)), (3, processes(2))):
         resume = ["--ckpt_path=last"] * (rounds > 0)

@@ -225,6 +225,7 @@ def test_of_many_rounds_some_are_shown_the_first_and_the_last_among_them() -> No
     assert (some[0], some[-1]) == (0, 299)
 
 
+@pytest.mark.slow
 def test_two_processes_leave_the_snapshots_of_one(finished_run: Path, tmp_path: Path) -> None:
     done = ran(*SMALL, "--trainer.devices=2", "--trainer.accelerator=cpu",
                "--acquisition.rounds=1", cwd=tmp_path)  # fmt: skip
