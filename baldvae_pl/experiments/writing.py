@@ -89,8 +89,9 @@ def write(
         summaries.append(found.assign(config=config))
         differences.append(against.assign(config=config))
         text += [f"![Accuracy against number of labels]({config}.png)\n"]
-        text += [found.to_markdown(index=False), "", EXPLANATION, *explain(against, baseline)]
-        words = [*said, EXPLANATION.replace("*", ""), explain(against, baseline)[0]]
+        explained = explain(against, baseline)
+        text += [found.to_markdown(index=False), "", EXPLANATION, *explained]
+        words = [*said, EXPLANATION.replace("*", ""), explained[0]]
         parts.append(page_part(part, str(config), words, found, against))
         if any(source.rglob("rounds.csv")):  # TensorBoard shows them beside the runs
             log_hyperparameters(part, str(config), counts, accuracies, out / "hparams")

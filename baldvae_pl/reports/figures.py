@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from baldvae_pl.runs.snapshots import Snapshot
+from baldvae_pl.runs.tables import ROUND_COLUMNS
 
 INK = "#123456"
 """Of texts and axes: becomes the colour of the page, light or dark."""
@@ -36,7 +37,7 @@ KNOWN = (
 )
 """Methods in the order in which they got their colour, marker and line."""
 
-PHASES = ("train", "evaluate", "evaluate_mc", "score", "select", "complement")
+PHASES = [tag.removeprefix("seconds/") for tag in ROUND_COLUMNS if tag.startswith("seconds/")]
 
 
 def style_of(method: str) -> dict[str, Any]:

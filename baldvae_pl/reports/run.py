@@ -310,10 +310,10 @@ def settings_part(run: RunFolder, versions: Sequence[str]) -> dict[str, Any]:
     if identity is not None:
         names = " + ".join((*identity.configs, identity.method))
         texts.append(f"Begun from {names}, with seed {identity.seed}.")
+    if run.config.is_file():
         same = f"baldvae fit --config {quote(str(run.config))}"
         code.append(("The same run again:", same))
         code.append(("Going on with it:", f"{same} --ckpt_path {quote(str(run.last))}"))
-    if run.config.is_file():
         settings = escape(run.config.read_text(encoding="utf-8"))
         folded.append(("All settings", f"<pre>{settings}</pre>"))
     return part("settings", "Settings", *texts, code=code, folded=folded)
