@@ -29,8 +29,6 @@ def refused(*arguments: str) -> str:
             ["--acquisition.function=no.such"],
             "--acquisition.function: 'no.such' cannot be imported",
         ),
-        (["--acquisition.complement=nope"], "AffineCopy, AllNew, Duplicate, Mixed, MostUncertain"),
-        (["--data.source=nope"], "Choose one of CIFAR10, Digits, FashionMNIST, ImageFolder, MNIST"),
         (["--acquisition.query_size=1278"], "Take at most 1277"),
         (["--acquisition.query_size=0"], "acquisition.query_size"),
         (["--acquisition.query_size=nan"], "acquisition.query_size"),
