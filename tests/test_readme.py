@@ -1,6 +1,7 @@
 """Examples, commands, options and links of README.md and docs/ work as they stand."""
 
 import argparse
+import functools
 import inspect
 import re
 import shlex
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import baldvae, rounds_of
+from conftest import rounds_of
 from killed import ran
 
 import baldvae_pl
@@ -79,7 +80,7 @@ def test_the_five_own_things_run(tmp_path: Path) -> None:
         (tmp_path / name).write_text(blocks()[name])
     subprocess.run([sys.executable, "write_images.py"], cwd=tmp_path, check=True)
     configs = [f"--config={name}" for name in ("digits.yaml", "mine.yaml", "smoke.yaml")]
-    done = baldvae("fit", *configs, cwd=tmp_path)
+    done = ran("fit", *configs, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "lightning_logs").glob("*/version_0")
     rounds = rounds_of(run)
@@ -220,4 +221,10 @@ def settings_of(command: str) -> Iterator[list[str]]:
 def test_commands_parse(document: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(RESULTS.parent / "regimes")
     for arguments in settings_of(command):
-        assert plan(arguments).settings
+        assert settings(*arguments)
+
+
+@functools.cache
+def settings(*arguments: str) -> str:
+    """What arguments mean: many commands mean the same."""
+    return plan(list(arguments)).settings

@@ -3,10 +3,10 @@
 import contextlib
 import hashlib
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from baldvae_pl.cli.configs import find_config, find_yaml
 from baldvae_pl.errors import SettingError
 from baldvae_pl.experiments.arguments import parse_compare
+from baldvae_pl.experiments.starting import start
 from baldvae_pl.runs.files import make_folder
 from baldvae_pl.runs.folder import RUNS, RunFolder, experiment_part
 from baldvae_pl.runs.settings import check_begun, flat
@@ -97,19 +98,11 @@ class Run:
             return False
         return not before.folder.branch.is_file()
 
-    def start(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    def start(self) -> BaseProcess:
         """Begin it or go on with it; its output goes to a file."""
         # Create version_0 now, so that no start can make a version_1.
         make_folder(self.folder.path)
-        with self.log.open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "baldvae_pl", *self.arguments, "--ckpt_path=last"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                # A user's `random.py` here is not Python's; for processes of its own too.
-                env={**environment, "PYTHONSAFEPATH": "1"},
-            )
+        return start([*self.arguments, "--ckpt_path=last"], self.log)
 
     @property
     def log(self) -> Path:
@@ -218,12 +211,13 @@ def work(runs: Sequence[Run], jobs: int) -> tuple[list[Run], list[Run]]:
         Those that failed, and those that wait for answers.
     """
     queue = [run for run in runs if run.done() < run.rounds]
-    running: dict[subprocess.Popen[bytes], Run] = {}
+    running: dict[BaseProcess, Run] = {}
     failed: list[Run] = []
     waiting: list[Run] = []
-    # Threads that share cores slow each other down.
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    environment = {"OMP_NUM_THREADS": threads} | os.environ if jobs > 1 else dict(os.environ)
+    if jobs > 1:  # threads that share cores slow each other down
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    # A user's `random.py` here is not Python's.
+    os.environ["PYTHONSAFEPATH"] = "1"
     with progress_bar() as progress, contextlib.ExitStack() as at_the_end:
         at_the_end.callback(stop, running)
         many = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
@@ -238,11 +232,11 @@ def work(runs: Sequence[Run], jobs: int) -> tuple[list[Run], list[Run]]:
                         what = "1 round" if rounds == 1 else f"{rounds} rounds"
                         said = f"{run} goes on from {what} of {run.before}"
                         progress.console.print(said, highlight=False)
-                    running[run.start(environment)] = run
+                    running[run.start()] = run
             time.sleep(2)
-            for process in [process for process in running if process.poll() is not None]:
+            for process in [process for process in running if process.exitcode is not None]:
                 run = running.pop(process)
-                if process.returncode == WAITING:
+                if process.exitcode == WAITING:
                     waiting.append(run)
                 elif run.done() < run.rounds and run.folder.is_locked():
                     queue.append(run)  # another process works on it
@@ -270,12 +264,12 @@ def progress_bar() -> Iterator[Progress]:
         yield progress
 
 
-def stop(running: dict[subprocess.Popen[bytes], Run]) -> None:
+def stop(running: Collection[BaseProcess]) -> None:
     """End what still runs; it goes on from its last round when the comparison does."""
     for process in running:
         process.terminate()
     for process in running:
-        process.wait()
+        process.join()
 
 
 def write_report(folder: Path, baseline: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import SMALL, assert_same_results, baldvae, rounds_of, scalars_of
 from filelock import FileLock
+from killed import ran
 
 from baldvae_pl.complement import Uncertain
 from baldvae_pl.experiments.compare import Run
@@ -35,9 +36,9 @@ def run_of(folder: Path, method: str, seed: int) -> Path:
 def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two methods and two seeds, finished."""
     place = tmp_path_factory.mktemp("compare")
-    done = baldvae(*GRID, "--methods", *METHODS, "--seeds", "0", "1", cwd=place)
+    done = ran(*GRID, "--methods", *METHODS, "--seeds", "0", "1", cwd=place)
     assert done.returncode == 0, done.stderr
-    assert "digits+vae_all:1 is finished" in done.stdout
+    assert "digits+vae_all:1 is finished" in done.stderr
     return place / "grid"
 
 
@@ -94,14 +95,14 @@ def test_each_run_says_which_it_is(grid: Path) -> None:
 
 def test_what_is_finished_is_not_repeated(grid: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in grid.rglob("*.ckpt")}
-    done = baldvae(*GRID, "--methods", *METHODS, "--seeds", "0", "1", cwd=grid.parent)
+    done = ran(*GRID, "--methods", *METHODS, "--seeds", "0", "1", cwd=grid.parent)
     assert done.returncode == 0, done.stderr
-    assert "is finished" not in done.stdout
+    assert "is finished" not in done.stderr
     assert {path: path.stat().st_mtime_ns for path in grid.rglob("*.ckpt")} == before
 
 
 def test_other_settings_are_refused_in_the_same_folder(grid: Path) -> None:
-    done = baldvae(*GRID, "--methods=vae_all", "--seeds=0", "--data.batch_size=7", cwd=grid.parent)
+    done = ran(*GRID, "--methods=vae_all", "--seeds=0", "--data.batch_size=7", cwd=grid.parent)
     assert done.returncode == 1
     assert "--data.batch_size: 7 is not what the run of" in done.stderr
     assert len(list(grid.rglob("version_*"))) == 4
@@ -109,7 +110,7 @@ def test_other_settings_are_refused_in_the_same_folder(grid: Path) -> None:
 
 def test_one_run_alone_is_the_same(grid: Path, tmp_path: Path) -> None:
     seeds = ["--seeds", "0", "1", "--only=vae_all:1"]
-    done = baldvae(*GRID, "--methods", *METHODS, *seeds, cwd=tmp_path)
+    done = ran(*GRID, "--methods", *METHODS, *seeds, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     one, other = (run_of(folder, "vae_all", 1) for folder in (grid, tmp_path / "grid"))
     pd.testing.assert_frame_equal(rounds_of(one), rounds_of(other), check_exact=True)
@@ -160,7 +161,7 @@ def test_a_comparison_that_was_killed_goes_on(grid: Path, tmp_path: Path) -> Non
 
 def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("acquisition: {function: no.such}\n")
-    done = baldvae(*GRID, "--methods", "broken", "bald_o", "--seeds=0", cwd=tmp_path)
+    done = ran(*GRID, "--methods", "broken", "bald_o", "--seeds=0", cwd=tmp_path)
     assert done.returncode == 1
     assert "1 of 2 runs failed" in done.stderr
     assert "--acquisition.function: 'no.such' cannot be imported" in done.stderr

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from conftest import baldvae, refusal
-from killed import forked
+from conftest import refusal
+from killed import forked, ran
 from people import SETTINGS, answers_of, write_digits
 from torchvision.io import read_image
 
@@ -257,7 +257,7 @@ def test_two_processes_ask_once_and_buy_what_one_buys(secret: dict[str, str]) ->
     one = ["--data.labels=one.csv", "--trainer.accelerator=cpu"]
     two = ["--data.labels=two.csv", "--trainer.accelerator=cpu", "--trainer.devices=2"]
     main([*COMMAND, *simulated(*one)])
-    done = baldvae(*COMMAND, *simulated(*two), "--seed_everything=0", cwd=Path.cwd())
+    done = ran(*COMMAND, *simulated(*two), "--seed_everything=0", cwd=Path.cwd())
     assert done.returncode == 0, done.stderr
     rows = [[row[:2] for row in answers_of(Path(f"{name}.csv"))] for name in ("one", "two")]
     assert rows[0][:20] == rows[1][:20]  # later on, each process drops out other units

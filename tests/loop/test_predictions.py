@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import SMALL, baldvae, refusal, rounds_of
+from conftest import SMALL, refusal, rounds_of
+from killed import ran
 from PIL import Image
 
 from baldvae_pl.acquisition import bald
@@ -18,6 +19,8 @@ from baldvae_pl.main import main
 from baldvae_pl.networks import DigitsNet
 from baldvae_pl.posterior import DropoutDraws
 from baldvae_pl.seeding import Purpose, make_generator
+
+pytestmark = pytest.mark.xdist_group("predictions")  # makes the run once
 
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
@@ -36,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = tmp_path_factory.mktemp("run")
     (here / "spelled.py").write_text(SPELLED)
     options = ["--data.source=spelled.spelled", "--seed_everything=3", "--data.steps_per_round=60"]
-    done = baldvae(*SMALL, *options, cwd=here)
+    done = ran(*SMALL, *options, cwd=here)
     assert done.returncode == 0, done.stderr
     (here / "new" / "deep").mkdir(parents=True)
     for number, image in enumerate(Digits()(here).test.images[:100, 0].numpy()):
@@ -178,7 +181,7 @@ def test_small_batches_change_nothing(run: Path, trained: list[str]) -> None:
 def test_two_processes_predict_each_image_once(run: Path, trained: list[str]) -> None:
     ddp = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
     options = ["--predictions.folder=new", "--data.scoring_batch_size=30"]
-    done = baldvae("predict", *trained, *ddp, *options, cwd=run)
+    done = ran("predict", *trained, *ddp, *options, cwd=run)
     assert done.returncode == 0, done.stderr
     expected = expected_rows(run)
     pd.testing.assert_frame_equal(pd.read_csv("predictions.csv"), expected, rtol=1e-5, atol=1e-6)

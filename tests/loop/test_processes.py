@@ -42,7 +42,7 @@ def test_same_weights_same_run_with_any_number_of_processes(number: int, tmp_pat
     alone, several = tmp_path / "alone", tmp_path / "several"
     for folder, how in ((alone, []), (several, processes(number))):
         folder.mkdir()
-        done = baldvae(*UNTRAINED, *how, cwd=folder)
+        done = ran(*UNTRAINED, *how, cwd=folder)
         assert done.returncode == 0, done.stderr
     tables = [folder / RUN / "acquisitions.csv" for folder in (alone, several)]
     assert tables[0].read_bytes() == tables[1].read_bytes()

@@ -1,0 +1,35 @@
+"""Starts runs in processes that have imported everything already, which takes seconds each time."""
+
+import multiprocessing
+import os
+import sys
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from baldvae_pl import __main__ as command
+from baldvae_pl.main import main
+
+
+def start(arguments: list[str], log: Path) -> BaseProcess:
+    """Begin the command with these arguments; its output goes to the end of a file."""
+    if sys.platform == "linux":
+        # Copies of a process that has imported everything, and has neither threads nor an
+        # accelerator, so that a copy is as good as a new one. Libraries of macOS may not be copied.
+        forks = multiprocessing.get_context("forkserver")
+        forks.set_forkserver_preload(["baldvae_pl.cli.app"])
+        process: BaseProcess = forks.Process(target=become_the_command, args=(arguments, log))
+    else:
+        new = multiprocessing.get_context("spawn")
+        process = new.Process(target=become_the_command, args=(arguments, log))
+    process.start()
+    return process
+
+
+def become_the_command(arguments: list[str], log: Path) -> None:
+    """Do in this process what ``python -m baldvae_pl`` does."""
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(output, stream.fileno())
+    # Lightning starts the other processes of a run by what stands here.
+    sys.argv = [command.__file__, *arguments]
+    main()
