@@ -78,6 +78,9 @@ def parse_compare(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     chosen, options = parser.parse_known_args(args)
     if chosen.jobs < 1:
         raise SettingError(f"--jobs: must be at least 1, got {chosen.jobs}.")
+    for seed in chosen.seeds:
+        if not 0 <= seed < 2**32:
+            raise SettingError(f"--seeds: must be from 0 to {2**32 - 1}, got {seed}.")
     for option in options:
         if instead := SET_BY_COMPARE.get(option.split("=")[0]):
             raise SettingError(f"{option}: `compare` sets this for each run. Use {instead}.")

@@ -6,9 +6,10 @@ import os
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
+from functools import cache
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from filelock import FileLock
@@ -22,6 +23,9 @@ from baldvae_pl.runs.files import make_folder
 from baldvae_pl.runs.folder import RUNS, RunFolder, experiment_part
 from baldvae_pl.runs.settings import check_begun, flat
 from baldvae_pl.runs.tables import read_rounds
+
+if TYPE_CHECKING:
+    from baldvae_pl.cli.app import Plan
 
 WAITING = 75
 """Exit code of a run whose oracle has not answered yet."""
@@ -44,31 +48,30 @@ class Run:
     def __init__(
         self, configs: list[str], method: str, seed: int, place: Path, options: list[str]
     ) -> None:
-        from baldvae_pl.cli.app import plan  # takes seconds, which --help need not wait for
-
         files = [find_yaml(name) for name in (*configs, method)]
         self.method, self.seed, self.place = experiment_part(files[-1]), seed, place
         self.name = "+".join(map(experiment_part, files))
         self.folder = RunFolder(place / RUNS / self.name / "version_0")
-        arguments = [
-            "fit",
-            *(f"--config={file}" for file in files),
-            f"--method={self.method}",
-            f"--seed_everything={seed}",
-            f"--trainer.default_root_dir={place}",
-            *options,
-        ]
-        planned = plan(arguments)
-        self.settings, self.changed = planned.settings, planned.changed
+        configs = [f"--config={file}" for file in files]
+        arguments = ["fit", *configs, f"--method={self.method}", *options]
+        planned = plan_once(Path.cwd(), *arguments)
+        settings = yaml.safe_load(planned.settings)
+        settings["seed_everything"] = seed
+        settings["trainer"]["default_root_dir"] = str(place)
+        self.settings, self.changed = yaml.dump(settings, sort_keys=False), planned.changed
         if planned.config.acquisition.rounds is None:
             raise SettingError(
                 "--acquisition.rounds: null has no end that a comparison can wait for. Give a "
                 "number."
             )
         self.rounds: int = planned.config.acquisition.rounds + 1
-        vae = place / "vae" / f"{digest_of_vae(yaml.safe_load(planned.settings))}.ckpt"
-        self.arguments = [*arguments, f"--vae.shared_path={vae}"]
-        self.flat = flat(yaml.safe_load(planned.settings))
+        self.arguments = [
+            *arguments,
+            f"--seed_everything={seed}",
+            f"--trainer.default_root_dir={place}",
+            f"--vae.shared_path={place / 'vae' / digest_of_vae(settings)}.ckpt",
+        ]
+        self.flat = flat(settings)
         self.before: Run | None = None  # is this run, too, until complements are due
 
     def done(self) -> int:
@@ -111,6 +114,14 @@ class Run:
 
     def __str__(self) -> str:
         return f"{self.name}:{self.seed}"
+
+
+@cache
+def plan_once(folder: Path, *arguments: str) -> "Plan":  # noqa: ARG001
+    """Parse in a folder, once, what runs have in common that differ in their seed alone."""
+    from baldvae_pl.cli.app import plan  # takes seconds, which --help need not wait for
+
+    return plan(list(arguments))
 
 
 def digest_of_vae(settings: dict[str, Any]) -> str:

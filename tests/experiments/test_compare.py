@@ -15,6 +15,7 @@ from conftest import SMALL, assert_same_results, baldvae, rounds_of, scalars_of
 from filelock import FileLock
 from killed import ran
 
+from baldvae_pl.cli.app import plan
 from baldvae_pl.complement import Uncertain
 from baldvae_pl.experiments.compare import Run
 from baldvae_pl.experiments.sharing import may_share, share
@@ -74,6 +75,16 @@ def test_a_seed_has_one_vae_for_the_same_images_and_settings_of_it(tmp_path: Pat
     assert first == vae("digits+label_efficiency", "vae_all", "--acquisition.warm_start=true")
     others = ["--vae.epochs=3", "--vae.network.init_args.latent=4", "--data.source.subset=100"]
     assert len({first, *(vae("digits", "bald_vae", other) for other in others)}) == 4
+
+
+@pytest.mark.filterwarnings("ignore:LightningCLI's args parameter")  # pytest's own are in argv
+def test_settings_that_are_parsed_once_are_those_of_each_seed(tmp_path: Path) -> None:
+    for seed in (0, 7):
+        run = Run(["digits"], "bald_vae", seed, tmp_path, ["--vae.epochs=3"])
+        *arguments, shared_vae = run.arguments
+        assert plan(arguments).settings == run.settings
+        assert f"seed_everything: {seed}\n" in run.settings
+        assert shared_vae.startswith(f"--vae.shared_path={tmp_path}/vae/")
 
 
 def test_a_report_is_left_beside_the_runs(grid: Path) -> None:
@@ -176,7 +187,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path: Path) -> None:
         (["--jobs=0"], "--jobs: must be at least 1, got 0"),
         (["--only=bald_o:7"], "--only: bald_o:7 is none of the methods and seeds"),
         (["--seeds=x"], "argument --seeds: invalid int value: 'x'"),
-        (["--seeds=-1"], "seed_everything"),
+        (["--seeds=-1"], "--seeds: must be from 0 to 4294967295, got -1"),
         (["--data.batchsize=3"], "Did you mean --data.batch_size?"),
         (["--data.batch_size=x"], "data.batch_size"),
         (["--ckpt_path=last"], "--ckpt_path"),
