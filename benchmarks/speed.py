@@ -3,11 +3,13 @@
     python benchmarks/speed.py --data folder_with_MNIST [--only scoring memory ...]
 
 needs the `test` extra. Alternatives run in turn, several times; a row is the median. What is slow
-runs on fewer images, scaled linearly (marked ~). Tables are printed and written as CSV.
+runs on fewer images, scaled linearly (marked ~). Tables are printed and written as CSV; with
+``--check`` nothing is written, and it fails if one of our ratios is a fifth worse than written.
 """
 
 import argparse
 import logging
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ import torch
 from draws import quality
 from experiment import experiment
 from processes import processes
+from regression import RATIOS, regressions
 from scoring import limit, scoring
 from whole_rounds import memory, pools, training
 
@@ -31,6 +34,7 @@ def main() -> None:
     parser.add_argument("--cifar10", type=Path, help="CIFAR-10 as class folders, for its draws")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     parser.add_argument("--only", nargs="*", help="some of the tables")
+    parser.add_argument("--check", action="store_true", help="compare with the tables in --out")
     chosen = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.disable(logging.INFO)
@@ -57,13 +61,19 @@ def main() -> None:
         "memory": memory,
         "pools": pools,
     }
+    worse: list[str] = []
     for name, table in tables.items():
-        if name in (chosen.only or tables):
+        if name in (chosen.only or (RATIOS if chosen.check else tables)):
             torch.manual_seed(0)
             print(f"\n{name}", flush=True)
-            found = table()
+            found, file = table(), chosen.out / f"speed_{name}.csv"
             print(found.to_string(index=False), flush=True)
-            found.to_csv(chosen.out / f"speed_{name}.csv", index=False)
+            if chosen.check:
+                worse += regressions(name, pd.read_csv(file), found)
+            else:
+                found.to_csv(file, index=False)
+    if worse:
+        sys.exit("\n".join(worse))
 
 
 if __name__ == "__main__":
