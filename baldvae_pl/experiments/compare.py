@@ -197,11 +197,15 @@ def planned_runs(
 
 
 def pair_up(runs: Sequence[Run]) -> None:
-    """Find for each run an earlier one that it is, too, until complements are due."""
-    from baldvae_pl.experiments.sharing import may_share
+    """Find for each run another one that it is, too, until complements are due.
 
-    for number, run in enumerate(runs):
-        earlier = (other for other in runs[:number] if other.place == run.place)
+    One with a VAE goes before one without, to which a VAE would come too late.
+    """
+    from baldvae_pl.experiments.sharing import may_share, uses_vae
+
+    ordered = sorted(runs, key=lambda run: not uses_vae(run.flat))
+    for number, run in enumerate(ordered):
+        earlier = (other for other in ordered[:number] if other.place == run.place)
         may = (other for other in earlier if may_share(run.flat, other.flat))
         run.before = None if run.changed else next(may, None)
 

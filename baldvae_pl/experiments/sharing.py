@@ -48,6 +48,12 @@ def may_share(mine: dict[str, Any], theirs: dict[str, Any]) -> bool:
     return its.needs_vae or not ours.needs_vae
 
 
+def uses_vae(settings: dict[str, Any]) -> bool:
+    """Whether a run that others may share trains a VAE for its complements."""
+    policy = policy_in(settings)
+    return policy is not None and policy.needs_vae
+
+
 def policy_in(settings: dict[str, Any]) -> Complement | None:
     """Make the complement policy of some settings; None if it may make some from the beginning.
 

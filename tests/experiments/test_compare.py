@@ -17,7 +17,7 @@ from killed import ran
 
 from baldvae_pl.cli.app import plan
 from baldvae_pl.complement import Uncertain
-from baldvae_pl.experiments.compare import Run
+from baldvae_pl.experiments.compare import Run, pair_up
 from baldvae_pl.experiments.sharing import may_share, share
 from baldvae_pl.main import main
 from baldvae_pl.runs.folder import Identity, RunFolder
@@ -329,6 +329,24 @@ def test_which_runs_share(mine: list[str], theirs: list[str], may: bool, tmp_pat
         Run(["digits"], method, 0, tmp_path, options).flat for method, *options in (mine, theirs)
     ]
     assert may_share(*settings) == may
+
+
+def test_the_order_of_methods_does_not_matter_to_what_is_shared(tmp_path: Path) -> None:
+    runs = [
+        Run(["digits"], method, seed, tmp_path / str(seed), [])
+        for method in ("bald_o", "margin", "duplicate", "bald_vae")
+        for seed in (0, 1)
+    ]
+    pair_up(runs)
+    pairs = {str(run): str(run.before) for run in runs if run.before is not None}
+    assert pairs == {
+        f"digits+{method}:{seed}": f"digits+bald_vae:{seed}"
+        for method in ("bald_o", "duplicate")
+        for seed in (0, 1)
+    }
+    (bald_o, *_), last = runs, runs[-2]
+    assert bald_o.waits(runs)
+    assert not last.waits(runs)
 
 
 class Mine(Uncertain):
