@@ -71,6 +71,11 @@ def parse_compare(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         help="one run of each of --configs, as for a job of a cluster, and no report",
     )
     parser.add_argument(
+        "--list",
+        action="store_true",
+        help="print the METHOD:SEED of each run, a line each, and make none",
+    )
+    parser.add_argument(
         "--folder", type=folder, help=f"of the comparison (default: {RUNS}/compare/<configs>)"
     )
     parser.add_argument("--baseline", default="bald_o", help="method that others are compared to")

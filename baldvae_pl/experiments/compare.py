@@ -145,6 +145,9 @@ def main(args: Sequence[str]) -> None:
     names = ["+".join(experiment_part(find_yaml(name)) for name in config) for config in configs]
     folder = chosen.folder or Path(RUNS, "compare", "-".join(names))
     runs = planned_runs(configs, chosen, folder, options)
+    if chosen.list:
+        print(*dict.fromkeys(f"{run.method}:{run.seed}" for run in runs), sep="\n")
+        return
     for run in runs:
         if not run.changed:
             check_begun(run.folder, run.settings)

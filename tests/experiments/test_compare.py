@@ -129,6 +129,17 @@ def test_one_run_alone_is_the_same(grid: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "grid" / "report.md").exists()
 
 
+def test_the_runs_are_listed_as_they_are_named_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    configs = ["--configs", "digits", "digits+label_efficiency", "--methods", *METHODS]
+    main(["compare", *configs, "--seeds", "3", "1", "--list"])
+    named = [f"{method}:{seed}" for seed in (3, 1) for method in METHODS]
+    assert capsys.readouterr().out.split() == named
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_a_comparison_that_was_killed_goes_on(grid: Path, tmp_path: Path) -> None:
     command = [*GRID, "--methods", *METHODS, "--seeds", "1"]
