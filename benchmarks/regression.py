@@ -28,6 +28,7 @@ RATIOS = {
     "training": Ratio("speed of ours"),
     "experiment": Ratio("times ours", ("plain", "Baal")),
     "processes": Ratio("share"),
+    "comparison": Ratio("times ours", "each"),
 }
 """Of the tables that have any."""
 

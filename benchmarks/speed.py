@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from comparison import comparison
 from draws import quality
 from experiment import experiment
 from processes import processes
@@ -56,6 +57,7 @@ def main() -> None:
         "resnet18": lambda: scoring(colour, ResNet18, 32, 3),
         "training": lambda: training(source),
         "experiment": lambda: experiment(source),
+        "comparison": comparison,
         "draws": draws,
         "processes": lambda: processes(chosen.data),
         "memory": memory,
