@@ -26,13 +26,15 @@ RESULTS = ROOT / "docs" / "results" / "README.md"
 EVERY_TEXT = [*DOCUMENTS, RESULTS, ROOT / "lightning_logs" / "README.md", ROOT / "CHANGELOG.md"]
 
 OF_OTHERS = {
-    *("configs", "methods", "seeds", "jobs", "only", "folder", "baseline"),  # baldvae compare
+    *("configs", "methods", "seeds", "jobs", "only", "list", "folder", "baseline"),  # compare
     *("out", "labels", "accuracies"),  # baldvae report
     *("host", "page_only"),  # baldvae label
     *("table", "tree", "copy", "labels"),  # baldvae labels
     *("file",),  # baldvae tasks
     *("data", "cifar10"),  # benchmarks/speed.py
-    *("requeue", "signal"),  # sbatch
+    *("requeue", "signal", "open-mode", "output", "array", "parsable"),  # sbatch
+    *("dependency", "wrap"),  # sbatch too
+    *("trainer.logger.tracking_uri", "trainer.logger.run_id", "trainer.logger.offline"),
     *("logdir", "index-url", "check", "help"),  # tensorboard, pip, ruff
 }
 """Options of commands with parsers of their own."""
