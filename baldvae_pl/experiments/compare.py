@@ -1,138 +1,24 @@
 """`baldvae compare`: methods × seeds, each an ordinary run in a folder of its own."""
 
 import contextlib
-import hashlib
 import os
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
-from functools import cache
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import yaml
 from filelock import FileLock
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from baldvae_pl.cli.configs import find_config, find_yaml
 from baldvae_pl.errors import SettingError
 from baldvae_pl.experiments.arguments import parse_compare
-from baldvae_pl.experiments.starting import start
-from baldvae_pl.runs.files import make_folder
-from baldvae_pl.runs.folder import RUNS, RunFolder, experiment_part
-from baldvae_pl.runs.settings import check_begun, flat
-from baldvae_pl.runs.tables import read_rounds
-
-if TYPE_CHECKING:
-    from baldvae_pl.cli.app import Plan
-
-WAITING = 75
-"""Exit code of a run whose oracle has not answered yet."""
-
-
-class Run:
-    """One method with one seed on one configuration.
-
-    Args:
-        configs: Names of YAML files that overlay each other.
-        method: Name of the overlay that comes last.
-        seed: Of everything.
-        place: The seed's folder.
-        options: Of ``baldvae fit``, for all runs.
-
-    Raises:
-        SettingError: If a file is missing or the settings cannot be parsed.
-    """
-
-    def __init__(
-        self, configs: list[str], method: str, seed: int, place: Path, options: list[str]
-    ) -> None:
-        files = [find_yaml(name) for name in (*configs, method)]
-        self.method, self.seed, self.place = experiment_part(files[-1]), seed, place
-        self.name = "+".join(map(experiment_part, files))
-        self.folder = RunFolder(place / RUNS / self.name / "version_0")
-        configs = [f"--config={file}" for file in files]
-        arguments = ["fit", *configs, f"--method={self.method}", *options]
-        planned = plan_once(Path.cwd(), *arguments)
-        settings = yaml.safe_load(planned.settings)
-        settings["seed_everything"] = seed
-        settings["trainer"]["default_root_dir"] = str(place)
-        self.settings, self.changed = yaml.dump(settings, sort_keys=False), planned.changed
-        if planned.config.acquisition.rounds is None:
-            raise SettingError(
-                "--acquisition.rounds: null has no end that a comparison can wait for. Give a "
-                "number."
-            )
-        self.rounds: int = planned.config.acquisition.rounds + 1
-        self.arguments = [
-            *arguments,
-            f"--seed_everything={seed}",
-            f"--trainer.default_root_dir={place}",
-            f"--vae.shared_path={place / 'vae' / digest_of_vae(settings)}.ckpt",
-        ]
-        self.flat = flat(settings)
-        self.before: Run | None = None  # is this run, too, until complements are due
-
-    def done(self) -> int:
-        """Count the rounds that are finished: all, if every image is labelled.
-
-        None of a table that is damaged, so that the run goes on and writes it anew.
-        """
-        if not self.folder.rounds.is_file():
-            return 0
-        try:
-            rounds = read_rounds(self.folder.rounds)
-        except SettingError:
-            return 0
-        if rounds and rounds[-1]["unlabelled"] == "0":
-            return self.rounds
-        return min(len(rounds), self.rounds)
-
-    @property
-    def is_begun(self) -> bool:
-        """Whether there is something to go on with."""
-        return self.folder.last.is_file()
-
-    def waits(self, others: Collection["Run"]) -> bool:
-        """Whether one of the others still makes what this one need not make again."""
-        before = self.before
-        if before is None or before not in others or self.is_begun:
-            return False
-        return not before.folder.branch.is_file()
-
-    def start(self) -> BaseProcess:
-        """Begin it or go on with it; its output goes to a file."""
-        # Create version_0 now, so that no start can make a version_1.
-        make_folder(self.folder.path)
-        return start([*self.arguments, "--ckpt_path=last"], self.log)
-
-    @property
-    def log(self) -> Path:
-        """File of its output."""
-        return self.place / f"{self.name}.log"
-
-    def __str__(self) -> str:
-        return f"{self.name}:{self.seed}"
-
-
-@cache
-def plan_once(folder: Path, *arguments: str) -> "Plan":  # noqa: ARG001
-    """Parse in a folder, once, what runs have in common that differ in their seed alone."""
-    from baldvae_pl.cli.app import plan  # takes seconds, which --help need not wait for
-
-    return plan(list(arguments))
-
-
-def digest_of_vae(settings: dict[str, Any]) -> str:
-    """Name a VAE after all that decides its weights, but for the seed."""
-    source = settings["data"]["source"]
-    if isinstance(source, dict):
-        options = {**source.get("init_args", {})}
-        options.pop("cache_folder", None)
-        source = {**source, "init_args": options}
-    learns = [settings["vae"], {"source": source, "root": settings["data"]["root"]}]
-    return hashlib.sha256(yaml.dump(learns).encode()).hexdigest()[:12]
+from baldvae_pl.experiments.run import Run
+from baldvae_pl.main import WAITING
+from baldvae_pl.runs.folder import RUNS, experiment_part
+from baldvae_pl.runs.settings import check_begun
 
 
 def main(args: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import sys
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -12,15 +13,15 @@ from baldvae_pl.main import main
 
 def start(arguments: list[str], log: Path) -> BaseProcess:
     """Begin the command with these arguments; its output goes to the end of a file."""
+    context: SpawnContext | ForkServerContext
     if sys.platform == "linux":
-        # Copies of a process that has imported everything, and has neither threads nor an
-        # accelerator, so that a copy is as good as a new one. Libraries of macOS may not be copied.
-        forks = multiprocessing.get_context("forkserver")
-        forks.set_forkserver_preload(["baldvae_pl.cli.app"])
-        process: BaseProcess = forks.Process(target=become_the_command, args=(arguments, log))
+        # The server has imported everything, and has neither threads nor an accelerator, so that a
+        # copy of it is as good as a new process. Libraries of macOS may not be copied.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["baldvae_pl.cli.app"])
     else:
-        new = multiprocessing.get_context("spawn")
-        process = new.Process(target=become_the_command, args=(arguments, log))
+        context = multiprocessing.get_context("spawn")
+    process = context.Process(target=become_the_command, args=(arguments, log))
     process.start()
     return process
 

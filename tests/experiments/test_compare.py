@@ -17,7 +17,8 @@ from killed import ran
 
 from baldvae_pl.cli.app import plan
 from baldvae_pl.complement import Uncertain
-from baldvae_pl.experiments.compare import Run, pair_up
+from baldvae_pl.experiments.compare import pair_up
+from baldvae_pl.experiments.run import Run
 from baldvae_pl.experiments.sharing import may_share, share
 from baldvae_pl.main import main
 from baldvae_pl.runs.folder import Identity, RunFolder
