@@ -3,7 +3,10 @@
 from typing import Literal, NamedTuple
 
 CANNOT_TELL: Literal["cannot tell"] = "cannot tell"
+"""Whoever answers does not know the class."""
+
 WITHDRAWN: Literal["withdrawn"] = "withdrawn"
+"""Whoever answers takes it back."""
 
 Label = int | Literal["cannot tell", "withdrawn"]
 

@@ -287,7 +287,7 @@ class Pool:
         """Add complements, labelled as their parents, to G.
 
         Args:
-            images: In the format of W's, shape (n, *image_shape).
+            images: In the format of W's, shape ``(n, *image_shape)``.
             parents: Global indices in L, shape (n,).
             round: The first round that trains with them.
             scores: The parents' BALD scores.
@@ -313,7 +313,7 @@ class Pool:
         """Add images that are not in W, with labels of their own, to G.
 
         Args:
-            images: In the format of W's, shape (n, *image_shape).
+            images: In the format of W's, shape ``(n, *image_shape)``.
             labels: As the oracle gave them, shape (n,).
             indices: Their negative indices, unlike those of all others.
             round: The first round that trains with them.

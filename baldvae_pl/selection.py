@@ -100,7 +100,7 @@ class Synthesised(NamedTuple):
     """Images that are not in W, to be asked about.
 
     Attributes:
-        images: In [0, 1], or vectors, shape (n, *image_shape), on any device.
+        images: In [0, 1], or vectors, shape ``(n, *image_shape)``, on any device.
     """
 
     images: Tensor

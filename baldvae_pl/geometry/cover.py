@@ -28,8 +28,8 @@ class ProbCover(Selection):
     its balls are so small that ten of them all lie in the densest class of MNIST.
 
     Args:
-        radius: Of a ball, in the units of the space. Null: that of which |L| + K balls that hold
-            as many images as the mean ball would hold half of all.
+        radius: Of a ball, in the units of the space. Null: that of which ``|L| + K`` balls that
+            hold as many images as the mean ball would hold half of all.
         space: In which images are near to each other: ``latents`` of the VAE, ``features`` of the
             trained network, which there are not before round 0, or ``images`` themselves, the
             space for vectors of a frozen network.

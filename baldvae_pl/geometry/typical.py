@@ -29,8 +29,8 @@ class Typical(Selection):
 
     TypiClust (Hacohen et al. 2022, "Active Learning on a Budget: Opposite Strategies Suit High and
     Low Budgets", ICML), for the first labels and while labels are few: no prediction is looked at.
-    k-means makes |L| + K clusters of L and U, but at least 25. Again and again the cluster with the
-    fewest labels is next, of those the largest; it gives the image of U with the smallest mean
+    k-means makes ``|L| + K`` clusters of L and U, but at least 25. Again and again the cluster with
+    the fewest labels is next, of those the largest; it gives the image of U with the smallest mean
     distance to its nearest neighbours in the cluster, 20, or half of a small cluster.
 
     Args:

@@ -21,6 +21,7 @@ def rounds(run: Path) -> list[dict[str, str]]:
         return [*csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_forty_digits_by_the_keyboard_with_undo_reload_and_kill(
     tmp_path: Path, browser: Any
 ) -> None:

@@ -382,6 +382,7 @@ def test_another_folder_begins_another_run_and_leaves_the_first_alone(
     assert "is about" in said()
 
 
+@pytest.mark.slow
 def test_two_processes_learn_of_a_class_and_stop_at_the_same_budget(
     secret: dict[str, str],
 ) -> None:

@@ -109,7 +109,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     assert torch.bincount(bought + 1).tolist() == [1297 - 90, 15, 25, 25, 25]
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_process_that_dies_ends_the_run(rank: int, tmp_path: Path) -> None:
     (tmp_path / "dies.py").write_text(
         "import os, signal\n"
@@ -159,6 +159,7 @@ def is_there(process: int) -> bool:
     return listed.stdout.strip()[:1] not in (b"", b"Z")
 
 
+@pytest.mark.slow
 def test_an_oracle_may_take_longer_than_processes_wait_for_each_other(tmp_path: Path) -> None:
     (tmp_path / "short.yaml").write_text(
         "trainer:\n"
@@ -183,7 +184,7 @@ def test_an_oracle_may_take_longer_than_processes_wait_for_each_other(tmp_path: 
     assert rounds_of(run)["labelled"].tolist() == [15, 40, 65, 90]
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_process_that_waits_for_another_one_hears_a_signal(rank: int, tmp_path: Path) -> None:
     command = [*noting(tmp_path), *processes(2)]
     (tmp_path / "wait").touch()

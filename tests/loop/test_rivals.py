@@ -14,12 +14,7 @@ from killed import At, forked, ran
 
 IN_TWO = [f"--trainer.{name}" for name in ("accelerator=cpu", "devices=2", "strategy=ddp")]
 
-METHODS = [
-    "vae_acgan",
-    "gaal",
-    *(pytest.param(name, marks=pytest.mark.slow)
-      for name in ("learning_loss", "bayesian_augmentation", "vaal", "asal")),
-]  # fmt: skip
+SLOW = ["vae_acgan", "learning_loss", "bayesian_augmentation", "vaal", "asal"]
 JUDGED = ["--data.oracle.network=DigitsNet", "--data.oracle.sure=0.15"]
 SHORT = ["--acquisition.rounds=2", "--acquisition.query_size=15"]
 
@@ -31,7 +26,9 @@ def command(method: str) -> list[str]:
     return [fit, config, f"--config={method}.yaml", *rest, *SHORT, *of_its_own, *judged]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", ["gaal", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+)
 def test_a_rival_that_is_killed_goes_on_to_the_same_bits(method: str, tmp_path: Path) -> None:
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     for folder in (whole, halves):
@@ -57,7 +54,10 @@ def test_a_rival_that_is_killed_goes_on_to_the_same_bits(method: str, tmp_path: 
     assert kinds.get("complement", 0) == (30 if method == "vae_acgan" else 0)
 
 
-@pytest.mark.parametrize("method", METHODS[:1] + METHODS[2:])
+@pytest.mark.parametrize(
+    "method",
+    ["vae_acgan", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW[1:])],
+)
 def test_a_rival_runs_in_two_processes(method: str, tmp_path: Path) -> None:
     of_all = ["--model.objective.generator_learns_from=W"] if method == "vae_acgan" else []
     done = ran(*command(method), *of_all, *IN_TWO, "--acquisition.rounds=1", cwd=tmp_path)
