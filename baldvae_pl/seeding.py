@@ -34,6 +34,7 @@ class Purpose(IntEnum):
     OBJECTIVE = 17
     STATISTICS = 18
     JUDGE = 19
+    MAP = 20
 
 
 def derive_seed(seed: int, round: int, purpose: Purpose) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ from baldvae_pl.loop.batch_norm import retake_statistics
 from baldvae_pl.loop.dashboard import log_layout, log_round, log_snapshot
 from baldvae_pl.loop.guards import check_agreement, check_scores
 from baldvae_pl.loop.processes import Processes, dry_run, pool_data
+from baldvae_pl.loop.projector import write_map
 from baldvae_pl.loop.purchase import (
     Round,
     TrainedRound,
@@ -430,6 +432,7 @@ class ActiveLearning(Callback):
         if (before := self._snapshot_of(round)) is not None:
             about = (round, before, purchase, answers.labels, parents, complements)
             self._leave_snapshot(round, picturing.after_the_purchase(*about))
+        self._leave_map(round, purchase)
 
     def _choose(self, round: TrainedRound, row: dict[str, float]) -> Purchase:
         """Score all of W under the same draws, and choose what to buy of U.
@@ -492,6 +495,14 @@ class ActiveLearning(Callback):
         if trainer.is_global_zero and not dry_run(trainer):
             assert self.folder is not None
             write_snapshot(self.folder.snapshot(round.number), snapshot)
+
+    def _leave_map(self, round: TrainedRound, purchase: Purchase) -> None:
+        """Show TensorBoard's projector where the purchase lies, if there is a TensorBoard."""
+        trainer = round.each.trainer
+        shown = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
+        if shown and not dry_run(trainer):
+            assert self.folder is not None
+            write_map(round, purchase, self.folder)
 
     def _leave_records(self, trainer: Trainer) -> None:
         """Log the newest row and write the run's CSV files."""
