@@ -19,6 +19,7 @@ import torch
 from comparison import comparison
 from draws import quality
 from experiment import experiment
+from phases import operators, phases
 from processes import processes
 from regression import RATIOS, regressions
 from scoring import limit, scoring
@@ -56,6 +57,8 @@ def main() -> None:
         "limit": lambda: limit(digits),
         "resnet18": lambda: scoring(colour, ResNet18, 32, 3),
         "training": lambda: training(source),
+        "phases": lambda: phases(chosen.data),
+        "operators": lambda: operators(source),
         "experiment": lambda: experiment(source),
         "comparison": comparison,
         "draws": draws,

@@ -31,6 +31,14 @@ SMALL = [
 ]
 """A run of seconds on real digits, undertrained enough for complements to occur."""
 
+UNTRAINED = [
+    *SMALL,
+    *("--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0"),
+    *("--data.steps_per_round=1", "--acquisition.complement=Duplicate"),
+    "--data.scoring_batch_size=9",  # 1,297 images: 145 batches, uneven for 2 and 3 processes
+]
+"""The same weights whatever the number of processes, so that all else must be the same."""
+
 
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 

@@ -32,8 +32,8 @@ OF_OTHERS = {
     *("table", "tree", "copy", "labels"),  # baldvae labels
     *("file",),  # baldvae tasks
     *("data", "cifar10"),  # benchmarks/speed.py
-    *("requeue", "signal", "open-mode", "output", "array", "parsable"),  # sbatch
-    *("dependency", "wrap"),  # sbatch too
+    *("requeue", "signal", "open-mode", "output", "array", "parsable", "nodes"),  # sbatch
+    *("dependency", "wrap", "ntasks-per-node"),  # sbatch too
     *("trainer.logger.tracking_uri", "trainer.logger.run_id", "trainer.logger.offline"),
     *("logdir", "index-url", "check", "help"),  # tensorboard, pip, ruff
 }

@@ -46,6 +46,7 @@ def after_the_test(round: TrainedRound, probs_N_C: Tensor, labels_N: Tensor) -> 
         complements=none,
         distances=np.zeros(0),
         doubtful=none,
+        beliefs=np.zeros(0),
         versions=f"baldvae {__version__}, torch {torch.__version__}, lightning "
         f"{lightning.__version__}, Python {platform.python_version()}, {round.each.device.type}",
     )
@@ -107,6 +108,7 @@ def after_the_purchase(
         doubtful=gallery(
             pictures[uncertain[doubtful]], labels[doubtful], *(x[doubtful] for x in said[4])
         ),
+        beliefs=likely_n[doubtful].numpy(),
     )
 
 

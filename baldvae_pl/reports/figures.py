@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -89,23 +90,29 @@ def curve(rounds: pd.DataFrame) -> Figure:
         low, high = 100 * rounds["test_acc_low"], 100 * rounds["test_acc_high"]
         axis.fill_between(x, low, high, alpha=0.15, lw=0, color=COLOURS[0], label="95 % interval")
     axis.set(xlabel="labels", ylabel="test accuracy (%)")
-    axis.legend(frameon=False)
+    legend_above(figure)
     return figure
 
 
+def legend_above(figure: Figure) -> None:
+    """Add a legend that covers nothing."""
+    figure.legend(frameon=False, loc="outside upper left", ncols=3)
+
+
 def uncertainty(rounds: pd.DataFrame) -> Figure:
-    """Draw what decides: the threshold, the highest labelled score, and the means of U and L."""
-    figure, (axis,) = new()
+    """Draw what decides: the threshold, and the highest and mean scores of U and L."""
+    figure, (axis,) = new(height=3.6)
     lines = (
         ("bald_threshold", "threshold of complements", "o-", COLOURS[0]),
         ("bald_labelled_max", "highest labelled", "s-", COLOURS[1]),
-        ("bald_unlabelled_mean", "mean of the unlabelled", ":", COLOURS[2]),
-        ("bald_labelled_mean", "mean of the labelled", "--", COLOURS[3]),
+        ("bald_labelled_mean", "mean labelled", "s:", COLOURS[1]),
+        ("bald_unlabelled_max", "highest unlabelled", "^-", COLOURS[2]),
+        ("bald_unlabelled_mean", "mean unlabelled", "^:", COLOURS[2]),
     )
     for column, label, style, colour in lines:
         axis.plot(rounds["labelled"], rounds[column], style, ms=4, color=colour, label=label)
     axis.set(xlabel="labels", ylabel="BALD (nats)", ylim=(0, None))
-    axis.legend(frameon=False)
+    legend_above(figure)
     return figure
 
 
@@ -119,8 +126,14 @@ def purchases(acquisitions: pd.DataFrame, classes: Sequence[str]) -> Figure:
     rows = range(0, len(classes), -(-len(classes) // 60))
     axis.set_yticks(rows, [short(classes[i]) for i in rows])
     ticks = range(0, counts.shape[1], -(-counts.shape[1] // 15))
-    axis.set_xticks(ticks, [str(counts.columns[i]) for i in ticks])
-    axis.set(xlabel="first round that trains with them", ylabel="class")
+    names = ["first" if round == 0 else str(round - 1) for round in counts.columns]
+    axis.set_xticks(ticks, [names[i] for i in ticks])
+    axis.set(xlabel="bought after round", ylabel="class")
+    if len(classes) <= 20 and counts.shape[1] <= 25:
+        for row, column in np.argwhere(counts.to_numpy() > 0):
+            number = counts.iloc[row, column]
+            ink = "#000000" if number > counts.to_numpy().max() / 2 else "#ffffff"
+            axis.text(column, row, str(number), ha="center", va="center", color=ink, size=7)
     axis.grid(visible=False)
     figure.colorbar(image, label="labels").outline.set_visible(False)
     return figure
@@ -131,10 +144,16 @@ def complements(rounds: pd.DataFrame) -> Figure:
     figure, (left, right) = new(columns=2)
     left.bar(rounds["labelled"], rounds["complemented"], width=width_of(rounds), color=COLOURS[2])
     left.set(xlabel="labels", ylabel="complements made")
-    right.plot(rounds["labelled"], rounds["complement_parent_bald"], "o-", ms=4, label="parents")
-    right.plot(rounds["labelled"], rounds["complement_bald"], "s--", ms=4, label="complements")
-    right.set(xlabel="labels", ylabel="mean BALD (nats)", ylim=(0, None))
-    right.legend(frameon=False)
+    made = rounds[rounds["complemented"] > 0]
+    lines = (
+        ("complement_parent_bald", "parents, mean", "s-", COLOURS[1]),
+        ("complement_bald", "complements, mean", "v--", COLOURS[3]),
+        ("bald_threshold", "threshold of parents", "o-", COLOURS[0]),
+    )
+    for column, label, style, colour in lines:
+        right.plot(made["labelled"], made[column], style, ms=4, color=colour, label=label)
+    right.set(xlabel="labels", ylabel="BALD (nats)", ylim=(0, None), xlim=left.get_xlim())
+    legend_above(figure)
     return figure
 
 
@@ -144,7 +163,7 @@ def confusion(snapshot: Snapshot) -> Figure:
     share = draw_confusion(axis, snapshot)
     if len(share) <= 20:
         for row, column in np.argwhere(share >= 0.5):
-            ink = "#000000" if share[row, column] > 50 else "#ffffff"
+            ink = "#000000" if share[row, column] > 25 else "#ffffff"
             text = f"{share[row, column]:.0f}"
             axis.text(column, row, text, ha="center", va="center", color=ink, size=7)
     figure.colorbar(axis.images[0], label="% of the class").outline.set_visible(False)
@@ -156,12 +175,12 @@ def draw_confusion(axis: Axes, snapshot: Snapshot) -> np.ndarray:
     table = snapshot.confusion_C_C
     names = snapshot.classes[: len(table)]  # others are of later rounds
     share: np.ndarray = 100 * table / table.sum(1, keepdims=True).clip(min=1)
-    axis.imshow(share, cmap="cividis", vmin=0, vmax=100)
+    axis.imshow(share, cmap="cividis", norm=PowerNorm(0.5, 0, 100))  # mistakes are small shares
     ticks = range(0, len(names), -(-len(names) // 40))
     labels = [short(names[i]) for i in ticks]
     axis.set_xticks(ticks, labels, rotation=90 if max(map(len, labels)) > 3 else 0)
     axis.set_yticks(ticks, labels)
-    axis.set(xlabel="given class", ylabel="true class")
+    axis.set(xlabel="predicted class", ylabel="true class")
     axis.grid(visible=False)
     return share
 
@@ -206,7 +225,7 @@ def seconds(rounds: pd.DataFrame) -> Figure:
             axis.bar(x, height, width=width, bottom=below, color=colour, label=label)
             below += height
     axis.set(xlabel="labels", ylabel="seconds")
-    axis.legend(frameon=False, ncols=3)
+    legend_above(figure)
     return figure
 
 

@@ -25,10 +25,10 @@ def class_name(label: int, classes: Sequence[str]) -> str:
 
 
 def caption(gallery: Gallery, place: int, classes: Sequence[str]) -> tuple[str, str]:
-    """Return the class of a picture and what the classifier says, and how uncertain it is."""
+    """Return the class of a picture and what the classifier predicts, and how uncertain it is."""
     guess = classes[int(gallery.guesses[place])]
     label = class_name(int(gallery.labels[place]), classes)
-    return f"{label}, says {guess}", f"BALD {gallery.scores[place]:.2f}"
+    return f"{label}, pred. {guess}", f"BALD {gallery.scores[place]:.2f}"
 
 
 def sheet(galleries: Sequence[Gallery], classes: Sequence[str]) -> np.ndarray:

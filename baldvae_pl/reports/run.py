@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 from jinja2 import Environment, StrictUndefined
 from markupsafe import escape
 from matplotlib.figure import Figure
@@ -62,7 +63,7 @@ def page(run: RunFolder) -> str:
     versions = [*dict.fromkeys(snapshot.versions for snapshot in snapshots.values())]
     parts = [
         curve_part(rounds),
-        decision_part(rounds),
+        decision_part(rounds, rule(run)),
         purchase_part(rounds, snapshots, acquisitions),
         complement_part(rounds, snapshots),
         *error_parts(rounds, snapshots),
@@ -117,7 +118,7 @@ def headline(rounds: pd.DataFrame) -> list[tuple[str, str]]:
     numbers = [("labels", f"{last['labelled']:,.0f}"), ("rounds", f"{len(rounds):,}")]
     if len(accuracy):
         numbers.append(("test accuracy at the end", f"{accuracy.iloc[-1]:.2%}"))
-        numbers.append(("the highest", f"{accuracy.max():.2%}"))
+        numbers.append(("highest test accuracy", f"{accuracy.max():.2%}"))
     made = rounds["complemented"].sum()
     numbers.append(("complements made", f"{made:,.0f}"))
     took = f"{seconds / 60:,.1f} min" if seconds >= 90 else f"{seconds:.0f} s"
@@ -134,24 +135,50 @@ def curve_part(rounds: pd.DataFrame) -> dict[str, Any] | None:
     first, last = rounds.loc[accuracy.index[0]], rounds.loc[accuracy.index[-1]]
     text = (
         f"From {first['test_acc']:.2%} with {first['labelled']:,.0f} labels to "
-        f"{last['test_acc']:.2%} with {last['labelled']:,.0f}. The largest drop from one round to "
-        f"the next is {100 * drop:.2f} points."
+        f"{last['test_acc']:.2%} with {last['labelled']:,.0f}, dropout off. The largest drop from "
+        f"one round to the next is {100 * drop:.2f} points."
     )
     alt = f"Test accuracy against labels. {text}"
     return part("accuracy", "Accuracy", text, figures=[drawn(figures.curve(rounds), alt)])
 
 
-def decision_part(rounds: pd.DataFrame) -> dict[str, Any] | None:
-    """Threshold and highest labelled score: why complements were made, or not."""
+def rule(run: RunFolder) -> str:
+    """Return by which rule a run has bought."""
+    if not run.config.is_file():
+        return "The highest of the unlabelled images are bought, or what the run's selection takes."
+    settings = yaml.safe_load(run.config.read_text(encoding="utf-8"))["acquisition"]
+    function, selection, complement = (
+        name_of(settings[part]) for part in ("function", "selection", "complement")
+    )
+    return (
+        f"This run ranks by {function}, of {settings['mc_samples']} draws, and buys "
+        f"{settings['query_size']:,} images a round by {selection}; complements are those of "
+        f"{complement}."
+    )
+
+
+def name_of(plugin: Any) -> str:
+    """Return the name of a plug-in of a configuration."""
+    path: str = plugin["class_path"] if isinstance(plugin, dict) else plugin
+    return path.rpartition(".")[2]
+
+
+def decision_part(rounds: pd.DataFrame, bought: str) -> dict[str, Any] | None:
+    """Threshold and highest labelled score: why complements were made, or not.
+
+    Args:
+        rounds: Of the run.
+        bought: By which rule it has bought.
+    """
     scored = rounds.dropna(subset=["bald_threshold"])
     if scored.empty:
         return None
     made = scored[scored["complemented"] > 0]
     closest = scored.loc[scored["bald_margin"].idxmin()]
     texts = [
-        "BALD is the mutual information between an image's label and the weights. The highest of "
-        "the unlabelled images are bought, unless the run's selection goes by something else; "
-        "labelled images that reach the threshold may get a complement."
+        "BALD is the mutual information between an image's label and the weights: how much its "
+        f"label would tell. {bought} The threshold, by default the lowest BALD that was bought, "
+        "is what a labelled image has to reach to get a complement."
     ]
     if len(made):
         first = made.iloc[0]
@@ -196,11 +223,16 @@ def purchase_part(
     labels = rounds.set_index("round")["labelled"]
     galleries = [
         {
-            "title": f"After round {number}, with {labels[number]:,} labels",
+            "title": f"After round {number}, with {labels[number]:,} labels"
+            + in_short(acquisitions[acquisitions["round"] == number + 1], classes),
             "galleries": [
-                ("Bought, the first choice first", items(snapshots[number].bought, classes)),
                 (
-                    "Not bought, of those with the highest BALD",
+                    f"Bought, the first choices, {wrong(snapshots[number].bought)} of "
+                    f"{len(snapshots[number].bought.labels)} predicted wrongly",
+                    items(snapshots[number].bought, classes),
+                ),
+                (
+                    "Just missed: the most uncertain that were not bought",
                     items(snapshots[number].passed, classes),
                 ),
             ],
@@ -210,6 +242,23 @@ def purchase_part(
     alt = f"Labels of each class by round. {texts[0]}"
     chart = drawn(figures.purchases(acquisitions, classes), alt)
     return part("bought", "What was bought", *texts, figures=[chart], rounds=galleries)
+
+
+def in_short(bought: pd.DataFrame, classes: Sequence[str]) -> str:
+    """Return in some words what a purchase was."""
+    bought = bought[bought["kind"] == "acquired"]
+    if bought.empty:
+        return ""
+    labels, scores = bought["label"].value_counts(), bought["score"]
+    return (
+        f": {len(bought):,} bought, {labels.max():,} of class {classes[int(labels.idxmax())]}, "
+        f"BALD {scores.max():.2f} to {scores.min():.2f}"
+    )
+
+
+def wrong(gallery: Gallery) -> int:
+    """Return how many pictures the classifier predicts to be of another class than theirs."""
+    return int(((gallery.labels >= 0) & (gallery.labels != gallery.guesses)).sum())
 
 
 def complement_part(rounds: pd.DataFrame, snapshots: dict[int, Snapshot]) -> dict[str, Any] | None:
@@ -223,20 +272,23 @@ def complement_part(rounds: pd.DataFrame, snapshots: dict[int, Snapshot]) -> dic
         for column in ("complement_acc", "complement_distance")
     )
     text = (
-        f"{weights.sum():,.0f} complements. The classifier gives {kept:.0%} of them the label that "
-        f"they are trained with. Their mean distance from their parents is {apart:.3f}: the root "
-        "of the mean squared difference of a pixel, of images from 0 to 1."
+        f"{weights.sum():,.0f} complements. It is their parents that reach the threshold. The "
+        f"classifier that they were made with gives {kept:.0%} of them the label that they are "
+        f"trained with, {1 - kept:.0%} another one. Their mean distance from their parents is "
+        f"{apart:.3f}: the root of the mean squared difference of a pixel, of images from 0 to 1."
     )
     labels, galleries = rounds.set_index("round")["labelled"], []
     for number in (n for n, s in snapshots.items() if len(s.complements.pictures)):
         of = snapshots[number]
         far = [f"distance {x:.3f}" for x in of.distances]
+        of_parents, copies = items(of.parents, of.classes), items(of.complements, of.classes, far)
+        pairs = [one + other for one, other in zip(of_parents, copies, strict=True)]
+        some = f"{len(pairs)} of {made.set_index('round')['complemented'][number]:,.0f}"
         galleries.append(
             {
                 "title": f"After round {number}, with {labels[number]:,} labels",
                 "galleries": [
-                    ("Parents, the most uncertain first", items(of.parents, of.classes)),
-                    ("Their complements", items(of.complements, of.classes, far)),
+                    (f"Parents above their complements, the most uncertain {some}", pairs)
                 ],
             }
         )
@@ -270,20 +322,21 @@ def error_parts(rounds: pd.DataFrame, snapshots: dict[int, Snapshot]) -> list[di
             drawn(figures.reliability(named), "How often it is right, by how sure it is."),
         ]
         texts.append(
-            "By predictions averaged over the posterior's draws. Above the dotted line it is more "
-            "often right than it says."
+            "On test images, by predictions averaged over the posterior's draws. Above the dotted "
+            "line it is more often right than it says; a larger dot stands for more images."
         )
         found.append(part("errors", "Where it is wrong", *texts, figures=charts))
     doubted = [n for n, snapshot in snapshots.items() if len(snapshot.doubtful.pictures)]
     if doubted:
         last, number = snapshots[doubted[-1]], doubted[-1]
+        believed = [f"label {probability:.1%}" for probability in last.beliefs]
         gallery = {
             "title": f"After round {number}, with {labels[number]:,} labels",
-            "galleries": [("", items(last.doubtful, last.classes))],
+            "galleries": [("", items(last.doubtful, last.classes, believed))],
         }
         text = (
             "Of the labelled images that it is most uncertain about, those whose label it finds "
-            "least probable: hard ones, or wrong labels."
+            "least probable (“label”): hard ones, or wrong labels."
         )
         found.append(part("doubtful", "Doubtful labels", text, rounds=[gallery]))
     return found
@@ -291,7 +344,7 @@ def error_parts(rounds: pd.DataFrame, snapshots: dict[int, Snapshot]) -> list[di
 
 def time_part(rounds: pd.DataFrame) -> dict[str, Any]:
     """What the time went to, and all numbers."""
-    seconds = rounds.filter(like="seconds_").mean()
+    seconds = rounds.filter(like="seconds_").fillna(0).mean()
     longest = seconds.idxmax().removeprefix("seconds_").replace("_mc", " with draws")
     text = (
         f"A round takes {seconds.sum():.1f} s in the mean, most of it, {seconds.max():.1f} s, to "
@@ -321,19 +374,21 @@ def settings_part(run: RunFolder, versions: Sequence[str]) -> dict[str, Any]:
 
 def items(
     gallery: Gallery, classes: Sequence[str], more: Sequence[str] | None = None
-) -> list[dict[str, Any]]:
-    """Return pictures for the template."""
+) -> list[list[dict[str, Any]]]:
+    """Return pictures for the template, each in a group of its own."""
     return [
-        {
-            "source": data_uri(pixels),
-            "photo": max(pixels.shape) > 32,
-            "label": class_name(label, classes),
-            "guess": classes[int(gallery.guesses[i])],
-            "agrees": None if label < 0 else label == int(gallery.guesses[i]),
-            "confidence": f"({gallery.confidences[i]:.0%})",
-            "score": f"{gallery.scores[i]:.3f}",
-            "more": more[i] if more else "",
-        }
+        [
+            {
+                "source": data_uri(pixels),
+                "photo": max(pixels.shape) > 32,
+                "label": class_name(label, classes),
+                "guess": classes[int(gallery.guesses[i])],
+                "agrees": None if label < 0 else label == int(gallery.guesses[i]),
+                "confidence": f"{gallery.confidences[i]:.0%}",
+                "score": f"{gallery.scores[i]:.3f}",
+                "more": more[i] if more else "",
+            }
+        ]
         for i, (pixels, label) in enumerate(
             zip(gallery.pictures, gallery.labels.astype(int).tolist(), strict=True)
         )

@@ -50,6 +50,7 @@ class Snapshot(NamedTuple):
         complements: Theirs.
         distances: Of these from their parents: the root of the mean squared difference of a pixel.
         doubtful: Of the labelled images that are most uncertain, those whose label is improbable.
+        beliefs: The probability of these labels.
         versions: What the round was made with.
     """
 
@@ -62,6 +63,7 @@ class Snapshot(NamedTuple):
     complements: Gallery
     distances: np.ndarray
     doubtful: Gallery
+    beliefs: np.ndarray
     versions: str
 
 
@@ -96,6 +98,7 @@ def read_snapshot(path: Path) -> Snapshot | None:
             confusion_C_C=arrays["confusion_C_C"],
             reliability=arrays["reliability"],
             distances=arrays["distances"],
+            beliefs=arrays["beliefs"],
             versions=str(arrays["versions"]),
             **galleries,
         )

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import SMALL, assert_same_state, baldvae, rounds_of
+from conftest import SMALL, UNTRAINED, assert_same_state, baldvae, rounds_of
 from filelock import FileLock
 from killed import forked, ran, wait_for
 
@@ -20,13 +20,6 @@ from baldvae_pl.loop.guards import check_agreement
 from baldvae_pl.pool import Pool
 
 RUN = Path("lightning_logs/digits/version_0")
-UNTRAINED = [
-    *SMALL,
-    *("--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0"),
-    *("--data.steps_per_round=1", "--acquisition.complement=Duplicate"),
-    "--data.scoring_batch_size=9",  # 1,297 images: 145 batches, uneven for 2 and 3 processes
-]
-"""The same weights whatever the number of processes, so that all else must be the same."""
 
 
 def processes(number: int) -> list[str]:

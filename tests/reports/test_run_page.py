@@ -66,6 +66,10 @@ def test_a_snapshot_says_what_the_tables_say(finished_run: Path) -> None:
             assert snapshot.passed.scores.max() <= snapshot.bought.scores.min()
             assert len(snapshot.passed.scores) == MOST // 2
             assert (np.diff(snapshot.passed.scores) <= 0).all()
+        assert (np.diff(snapshot.beliefs) >= 0).all()
+        sure = snapshot.doubtful.labels == snapshot.doubtful.guesses
+        assert snapshot.beliefs[sure] == pytest.approx(snapshot.doubtful.confidences[sure])
+        assert (snapshot.beliefs[~sure] <= snapshot.doubtful.confidences[~sure]).all()
         complements = mine[mine["kind"] == "complement"].sort_values("score", ascending=False)
         shown = complements["score"].to_numpy()[: MOST // 2]
         assert snapshot.parents.scores == pytest.approx(shown, rel=1e-5)
@@ -120,6 +124,18 @@ def test_the_page_is_one_file_that_says_what_the_run_came_to(
     assert f"<b>{rounds['test_acc'].iloc[-1]:.2%}</b>test accuracy at the end" in text
     assert f"<b>{rounds['complemented'].sum():.0f}</b>complements made" in text
     assert "Begun from digits + bald_vae, with seed 0." in text
+    rule = (
+        "This run ranks by bald, of 4 draws, and buys 25 images a round by TopK; complements are "
+    )
+    assert f"{rule}those of Uncertain." in text
+    bought = pd.read_csv(finished_run / RUN / "acquisitions.csv")
+    for number, labels in enumerate((15, 40, 65)):
+        mine = bought[(bought["round"] == number + 1) & (bought["kind"] == "acquired")]
+        most, scores = mine["label"].value_counts(), mine["score"]
+        assert (
+            f"After round {number}, with {labels} labels: 25 bought, {most.max()} of class "
+            f"{most.idxmax()}, BALD {scores.max():.2f} to {scores.min():.2f}" in text
+        )
     page = Page(text)
     ids = [attributes["id"] for _, attributes in page.elements if attributes.get("id")]
     for tag, attributes in page.elements:

@@ -1,7 +1,8 @@
-"""A comparison as a job array of a real Slurm of one node, which this file starts."""
+"""Jobs of a real Slurm, which this file starts: two nodes of a core each, both this machine."""
 
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import QUIET, baldvae, rounds_of
+from conftest import QUIET, RUN, UNTRAINED, baldvae, rounds_of
+from killed import ran
 
 pytestmark = [
     pytest.mark.slow,
@@ -22,18 +24,17 @@ pytestmark = [
 ]
 
 CONF = """
-ClusterName=one
+ClusterName=ours
 SlurmctldHost={host}
 SlurmctldPort=16817
-SlurmdPort=16818
 AuthType=auth/none
 CredType=cred/none
 SlurmUser=root
 SlurmdUser=root
 StateSaveLocation={place}/state
-SlurmdSpoolDir={place}/spool
+SlurmdSpoolDir={place}/spool-%n
 SlurmctldPidFile={place}/slurmctld.pid
-SlurmdPidFile={place}/slurmd.pid
+SlurmdPidFile={place}/%n.pid
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
@@ -42,7 +43,8 @@ AccountingStorageType=accounting_storage/none
 MpiDefault=none
 KillWait=5
 ReturnToService=2
-NodeName={host} CPUs=2
+NodeName=one NodeHostname={host} NodeAddr=127.0.0.1 Port=16818 CPUs=1
+NodeName=two NodeHostname={host} NodeAddr=127.0.0.1 Port=16819 CPUs=1
 PartitionName=all Nodes=ALL Default=YES
 """
 
@@ -62,20 +64,25 @@ def said_by(*command: str) -> str:
 
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Controller and node, until the test ends."""
+    """Controller and nodes, until the test ends."""
     place = tmp_path / "slurm"
-    for name in ("state", "spool"):
+    for name in ("state", "spool-one", "spool-two"):
         (place / name).mkdir(parents=True)
     conf = place / "slurm.conf"
     conf.write_text(CONF.format(host=socket.gethostname(), place=place))
     monkeypatch.setenv("SLURM_CONF", str(conf))
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")  # no name server knows these nodes
     with (place / "daemons.txt").open("w") as log:
         daemons = [
             subprocess.Popen([name, "-D", *options], stdout=log, stderr=log)
-            for name, *options in (("slurmctld", "-c"), ("slurmd", "-c"))
+            for name, *options in (
+                ("slurmctld", "-c"),
+                ("slurmd", "-c", "-N", "one"),
+                ("slurmd", "-c", "-N", "two"),
+            )
         ]
         try:
-            wait_for(lambda: "idle" in said_by("sinfo", "--noheader", "--format=%t"), 60)
+            wait_for(lambda: said_by("sinfo", "--noheader", "--format=%t %D") == "idle 2\n", 60)
             yield
         finally:
             for daemon in daemons:
@@ -126,3 +133,31 @@ def test_an_array_of_runs_is_requeued_and_ends_in_the_same_tables(
         part = run.parents[1] / f"digits+{method}" / run.name
         tables = [rounds_of(folder / part) for folder in (here, alone)]
         pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+@pytest.mark.usefixtures("slurm")
+def test_two_nodes_buy_what_one_process_buys_also_when_they_are_requeued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = tmp_path / "alone", tmp_path / "nodes"
+    for folder in folders:
+        folder.mkdir()
+    rounds = ["--acquisition.rounds=6"]
+    assert ran(*UNTRAINED, *rounds, cwd=folders[0]).returncode == 0
+    monkeypatch.chdir(folders[1])
+    nodes = ["--trainer.accelerator=cpu", "--trainer.num_nodes=2", "--trainer.strategy=ddp"]
+    Path("fit.sh").write_text(
+        "#!/bin/sh\n"
+        "#SBATCH --nodes=2 --ntasks-per-node=1 --requeue --open-mode=append --output=fit.txt\n"
+        f"srun baldvae {shlex.join([*UNTRAINED, *rounds, *nodes])}\n"
+    )
+    job = said_by("sbatch", "--parsable", "fit.sh").strip()
+    wait_for((RUN / "checkpoints" / "last.ckpt").is_file)
+    said_by("scontrol", "requeue", job)
+    wait_for(lambda: said_by("squeue", "--noheader") == "", 600)
+    log = Path("fit.txt").read_text()
+    assert f"Job {job} was begun again: it goes on with" in log
+    assert log.count("MEMBER: 2/2") == 2
+    assert rounds_of(RUN)["round"].tolist() == [*range(7)]
+    tables = [folder / RUN / "acquisitions.csv" for folder in folders]
+    assert tables[0].read_bytes() == tables[1].read_bytes()
