@@ -17,7 +17,7 @@ from baldvae_pl.errors import SettingError
 from baldvae_pl.experiments import statistics
 from baldvae_pl.experiments.arguments import GATHERED
 from baldvae_pl.reports import figures
-from baldvae_pl.reports import run as reports
+from baldvae_pl.reports.page import drawn, filled, part
 from baldvae_pl.runs.files import replacing
 from baldvae_pl.runs.folder import Identity, RunFolder
 from baldvae_pl.runs.settings import first_difference, load_settings
@@ -66,35 +66,35 @@ def write(
         rounds.to_csv(file, index=False)
     text, summaries, differences = ["# Comparison\n"], [], []
     parts: list[dict[str, Any]] = []
-    for config, part in rounds.groupby("config", sort=False):
+    for config, of_config in rounds.groupby("config", sort=False):
         text.append(f"## {config}\n")
-        top = statistics.ceiling(part)
+        top = statistics.ceiling(of_config)
         said = [] if top is None else [f"Trained on all of W: {top:.2%}."]
-        if not statistics.curves(part):
+        if not statistics.curves(of_config):
             text += [f"{sentence}\n" for sentence in said]
             continue
-        for (method, seed), last in statistics.unfinished(part).items():
-            run = part[(part["method"] == method) & (part["seed"] == seed)]
+        for (method, seed), last in statistics.unfinished(of_config).items():
+            run = of_config[(of_config["method"] == method) & (of_config["seed"] == seed)]
             how = f"which ends at {last:,} labels{unanswered(run)}"
             said.append(f"Left out: {method} with seed {seed}, {how}.")
-        part = statistics.finished(part)
-        counts = labels or statistics.label_counts(part)
-        accuracies = levels or statistics.levels(part)
-        found = statistics.per_method(part, counts, accuracies)
+        of_config = statistics.finished(of_config)
+        counts = labels or statistics.label_counts(of_config)
+        accuracies = levels or statistics.levels(of_config)
+        found = statistics.per_method(of_config, counts, accuracies)
         against = statistics.differences(
-            part, counts, compared_pairs(list(found["method"]), baseline)
+            of_config, counts, compared_pairs(list(found["method"]), baseline)
         )
         text += [f"{sentence}\n" for sentence in said]
-        draw(part, str(config), out / f"{config}")
+        draw(of_config, str(config), out / f"{config}")
         summaries.append(found.assign(config=config))
         differences.append(against.assign(config=config))
         text += [f"![Accuracy against number of labels]({config}.png)\n"]
         explained = explain(against, baseline)
         text += [found.to_markdown(index=False), "", EXPLANATION, *explained]
         words = [*said, EXPLANATION.replace("*", ""), explained[0]]
-        parts.append(page_part(part, str(config), words, found, against))
+        parts.append(page_part(of_config, str(config), words, found, against))
         if any(source.rglob("rounds.csv")):  # TensorBoard shows them beside the runs
-            log_hyperparameters(part, str(config), counts, accuracies, out / "hparams")
+            log_hyperparameters(of_config, str(config), counts, accuracies, out / "hparams")
     for name, tables in (("summary", summaries), ("differences", differences)):
         with replacing(out / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
             (pd.concat(tables) if tables else pd.DataFrame()).round(4).to_csv(file, index=False)
@@ -105,7 +105,7 @@ def write(
 
 
 def page(rounds: pd.DataFrame, parts: list[dict[str, Any]], source: Path, out: Path) -> str:
-    """Return a comparison as one page, see `baldvae_pl.reports.run`.
+    """Return a comparison as one page, see `baldvae_pl.reports.page`.
 
     Args:
         rounds: Of all runs.
@@ -123,8 +123,8 @@ def page(rounds: pd.DataFrame, parts: list[dict[str, Any]], source: Path, out: P
             "In how many percent of the pairs, runs of one configuration and seed, the method on "
             "the left has the higher mean accuracy over the curve; a tie counts half."
         )
-        chart = reports.drawn(figures.wins(share), text)
-        parts = [*parts, reports.part("wins", "Who wins", text, figures=[chart])]
+        chart = drawn(figures.wins(share), text)
+        parts = [*parts, part("wins", "Who wins", text, figures=[chart])]
     pages = sorted(source.rglob("report.html")) if source.is_dir() else []
     pages = [path for path in pages if RunFolder(path.parent).rounds.is_file()]
     if pages:
@@ -133,8 +133,8 @@ def page(rounds: pd.DataFrame, parts: list[dict[str, Any]], source: Path, out: P
             f"{escape(path.parent.relative_to(source).as_posix())}</a></p>"
             for path in pages
         ]
-        parts = [*parts, reports.part("runs", "Runs", tables=links)]
-    return reports.filled("Comparison", configs, numbers, parts)
+        parts = [*parts, part("runs", "Runs", tables=links)]
+    return filled("Comparison", configs, numbers, parts)
 
 
 def page_part(
@@ -156,8 +156,8 @@ def page_part(
     if not against.empty:
         folded.append(("Differences, in points", against.round(3).to_html(**options)))
     name = f"config-{config}"
-    chart = reports.drawn(figure, alt)
-    return reports.part(name, config, *words, figures=[chart], tables=tables, folded=folded)
+    chart = drawn(figure, alt)
+    return part(name, config, *words, figures=[chart], tables=tables, folded=folded)
 
 
 def read(source: Path) -> pd.DataFrame:

@@ -1,10 +1,6 @@
-"""A run as one page: what happened, what was bought and why, where the classifier is wrong.
-
-The page is a file of its own: it needs no network, and no program but a browser.
-"""
+"""A run as one page: what happened, what was bought and why, where the classifier is wrong."""
 
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -12,20 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
-from jinja2 import Environment, StrictUndefined
 from markupsafe import escape
-from matplotlib.figure import Figure
 
 from baldvae_pl.errors import SettingError
 from baldvae_pl.reports import figures
-from baldvae_pl.reports.pictures import class_name, data_uri
+from baldvae_pl.reports.galleries import complement_part, doubtful_part, evenly, purchase_part
+from baldvae_pl.reports.page import drawn, filled, part
 from baldvae_pl.runs.files import replacing
 from baldvae_pl.runs.folder import RunFolder
-from baldvae_pl.runs.snapshots import Gallery, Snapshot, read_snapshot
+from baldvae_pl.runs.snapshots import Snapshot, read_snapshot
 from baldvae_pl.runs.tables import read_rounds
-
-MOST_ROUNDS = 20
-"""Rounds that are shown with pictures; of more, so many evenly spread ones."""
 
 
 def write_page(run: RunFolder, folder: Path) -> Path:
@@ -66,49 +58,12 @@ def page(run: RunFolder) -> str:
         decision_part(rounds, rule(run)),
         purchase_part(rounds, snapshots, acquisitions),
         complement_part(rounds, snapshots),
-        *error_parts(rounds, snapshots),
+        error_part(rounds, snapshots),
+        doubtful_part(rounds, snapshots),
         time_part(rounds),
         settings_part(run, versions),
     ]
     return filled(title, subtitle, headline(rounds), [part for part in parts if part])
-
-
-def filled(
-    title: str, subtitle: str, numbers: Sequence[tuple[str, str]], parts: Sequence[dict[str, Any]]
-) -> str:
-    """Return the template with its contents.
-
-    Args:
-        title: Of the page.
-        subtitle: Below it.
-        numbers: Names and values that are shown first.
-        parts: As `part` makes them.
-    """
-    template = resources.files("baldvae_pl.reports") / "page.html"
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    made = environment.from_string(template.read_text(encoding="utf-8"))
-    return made.render(title=title, subtitle=subtitle, numbers=numbers, parts=parts)
-
-
-def part(id: str, title: str, *texts: str, **contents: Any) -> dict[str, Any]:
-    """Return a part of the page.
-
-    Args:
-        id: Of its link.
-        title: Its heading.
-        texts: Sentences.
-        contents: ``figures``; ``rounds`` with pictures; ``tables``, as HTML; ``code``, names and
-            texts; ``folded``, names and HTML that is shown on demand.
-    """
-    nothing: dict[str, Any] = {"figures": [], "rounds": [], "tables": [], "code": [], "folded": []}
-    return {"id": id, "title": title, "texts": texts} | nothing | contents
-
-
-def drawn(figure: Figure, alt: str) -> dict[str, str]:
-    """Return a figure for a part; who cannot see it is told what it shows."""
-    return {"svg": figures.svg(figure), "alt": alt}
 
 
 def headline(rounds: pd.DataFrame) -> list[tuple[str, str]]:
@@ -202,144 +157,37 @@ def decision_part(rounds: pd.DataFrame, bought: str) -> dict[str, Any] | None:
     return part("decision", "What decides", *texts, figures=[chart])
 
 
-def purchase_part(
-    rounds: pd.DataFrame, snapshots: dict[int, Snapshot], acquisitions: pd.DataFrame | None
-) -> dict[str, Any] | None:
-    """What was bought, class by class and with pictures."""
-    if acquisitions is None or acquisitions.empty:
-        return None
-    classes = classes_of(snapshots, acquisitions)
-    counts = acquisitions[acquisitions["kind"] != "complement"]["label"].value_counts()
-    most, least = counts.idxmax(), counts.idxmin()
-    texts = [
-        f"Of {counts.sum():,} labels the most, {counts.max():,}, are of class {classes[most]}, the "
-        f"fewest, {counts.min():,}, of {classes[least]}."
-    ]
-    if len(counts) < len(classes):
-        texts.append(f"{len(classes) - len(counts)} classes have none.")
-    shown = [number for number, s in snapshots.items() if len(s.bought.pictures)]
-    if len(rounds) > MOST_ROUNDS:
-        texts.append(f"Pictures are of {len(shown)} of {len(rounds)} rounds.")
-    labels = rounds.set_index("round")["labelled"]
-    galleries = [
-        {
-            "title": f"After round {number}, with {labels[number]:,} labels"
-            + in_short(acquisitions[acquisitions["round"] == number + 1], classes),
-            "galleries": [
-                (
-                    f"Bought, the first choices, {wrong(snapshots[number].bought)} of "
-                    f"{len(snapshots[number].bought.labels)} predicted wrongly",
-                    items(snapshots[number].bought, classes),
-                ),
-                (
-                    "Just missed: the most uncertain that were not bought",
-                    items(snapshots[number].passed, classes),
-                ),
-            ],
-        }
-        for number in shown
-    ]
-    alt = f"Labels of each class by round. {texts[0]}"
-    chart = drawn(figures.purchases(acquisitions, classes), alt)
-    return part("bought", "What was bought", *texts, figures=[chart], rounds=galleries)
-
-
-def in_short(bought: pd.DataFrame, classes: Sequence[str]) -> str:
-    """Return in some words what a purchase was."""
-    bought = bought[bought["kind"] == "acquired"]
-    if bought.empty:
-        return ""
-    labels, scores = bought["label"].value_counts(), bought["score"]
-    return (
-        f": {len(bought):,} bought, {labels.max():,} of class {classes[int(labels.idxmax())]}, "
-        f"BALD {scores.max():.2f} to {scores.min():.2f}"
-    )
-
-
-def wrong(gallery: Gallery) -> int:
-    """Return how many pictures the classifier predicts to be of another class than theirs."""
-    return int(((gallery.labels >= 0) & (gallery.labels != gallery.guesses)).sum())
-
-
-def complement_part(rounds: pd.DataFrame, snapshots: dict[int, Snapshot]) -> dict[str, Any] | None:
-    """Complements beside their parents."""
-    if not rounds["complemented"].sum() or "complement_bald" not in rounds:
-        return None
-    made = rounds[rounds["complemented"] > 0]
-    weights = made["complemented"]
-    kept, apart = (
-        float(np.average(made[column], weights=weights))
-        for column in ("complement_acc", "complement_distance")
-    )
-    text = (
-        f"{weights.sum():,.0f} complements. It is their parents that reach the threshold. The "
-        f"classifier that they were made with gives {kept:.0%} of them the label that they are "
-        f"trained with, {1 - kept:.0%} another one. Their mean distance from their parents is "
-        f"{apart:.3f}: the root of the mean squared difference of a pixel, of images from 0 to 1."
-    )
-    labels, galleries = rounds.set_index("round")["labelled"], []
-    for number in (n for n, s in snapshots.items() if len(s.complements.pictures)):
-        of = snapshots[number]
-        far = [f"distance {x:.3f}" for x in of.distances]
-        of_parents, copies = items(of.parents, of.classes), items(of.complements, of.classes, far)
-        pairs = [one + other for one, other in zip(of_parents, copies, strict=True)]
-        some = f"{len(pairs)} of {made.set_index('round')['complemented'][number]:,.0f}"
-        galleries.append(
-            {
-                "title": f"After round {number}, with {labels[number]:,} labels",
-                "galleries": [
-                    (f"Parents above their complements, the most uncertain {some}", pairs)
-                ],
-            }
-        )
-    chart = drawn(figures.complements(rounds), f"Complements by number of labels. {text}")
-    return part("complements", "Complements", text, figures=[chart], rounds=galleries)
-
-
-def error_parts(rounds: pd.DataFrame, snapshots: dict[int, Snapshot]) -> list[dict[str, Any]]:
-    """Where the classifier is wrong, how sure it is, and labels that may be wrong."""
+def error_part(rounds: pd.DataFrame, snapshots: dict[int, Snapshot]) -> dict[str, Any] | None:
+    """Where the classifier is wrong, and how sure it is."""
     tested = {n: snapshot for n, snapshot in snapshots.items() if snapshot.confusion_C_C.any()}
-    labels, found = rounds.set_index("round")["labelled"], []
-    if tested:
-        numbers = [*dict.fromkeys((min(tested), max(tested)))]
-        last = tested[numbers[-1]]
-        right = last.confusion_C_C.diagonal() / last.confusion_C_C.sum(1).clip(min=1)
-        there = last.confusion_C_C.sum(1) > 0
-        order = [i for i in right.argsort(kind="stable") if there[i]][:3]
-        hardest = ", ".join(f"{last.classes[i]} ({right[i]:.1%} right)" for i in order)
-        wrong = last.confusion_C_C.copy()
-        np.fill_diagonal(wrong, 0)
-        one, other = np.unravel_index(wrong.argmax(), wrong.shape)
-        texts = [f"Hardest with {labels[numbers[-1]]:,} labels: {hardest}."]
-        if wrong.any():
-            texts.append(
-                f"The most frequent mistake: {last.classes[int(one)]} taken for "
-                f"{last.classes[int(other)]}, {wrong.max():,} times."
-            )
-        named = {f"{labels[n]:,} labels": tested[n] for n in numbers}
-        charts = [
-            drawn(figures.confusion(last), f"Confusion matrix. {' '.join(texts)}"),
-            drawn(figures.reliability(named), "How often it is right, by how sure it is."),
-        ]
+    if not tested:
+        return None
+    labels = rounds.set_index("round")["labelled"]
+    numbers = [*dict.fromkeys((min(tested), max(tested)))]
+    last = tested[numbers[-1]]
+    right = last.confusion_C_C.diagonal() / last.confusion_C_C.sum(1).clip(min=1)
+    there = last.confusion_C_C.sum(1) > 0
+    order = [i for i in right.argsort(kind="stable") if there[i]][:3]
+    hardest = ", ".join(f"{last.classes[i]} ({right[i]:.1%} right)" for i in order)
+    wrong = last.confusion_C_C.copy()
+    np.fill_diagonal(wrong, 0)
+    one, other = np.unravel_index(wrong.argmax(), wrong.shape)
+    texts = [f"Hardest with {labels[numbers[-1]]:,} labels: {hardest}."]
+    if wrong.any():
         texts.append(
-            "On test images, by predictions averaged over the posterior's draws. Above the dotted "
-            "line it is more often right than it says; a larger dot stands for more images."
+            f"The most frequent mistake: {last.classes[int(one)]} taken for "
+            f"{last.classes[int(other)]}, {wrong.max():,} times."
         )
-        found.append(part("errors", "Where it is wrong", *texts, figures=charts))
-    doubted = [n for n, snapshot in snapshots.items() if len(snapshot.doubtful.pictures)]
-    if doubted:
-        last, number = snapshots[doubted[-1]], doubted[-1]
-        believed = [f"label {probability:.1%}" for probability in last.beliefs]
-        gallery = {
-            "title": f"After round {number}, with {labels[number]:,} labels",
-            "galleries": [("", items(last.doubtful, last.classes, believed))],
-        }
-        text = (
-            "Of the labelled images that it is most uncertain about, those whose label it finds "
-            "least probable (“label”): hard ones, or wrong labels."
-        )
-        found.append(part("doubtful", "Doubtful labels", text, rounds=[gallery]))
-    return found
+    named = {f"{labels[n]:,} labels": tested[n] for n in numbers}
+    charts = [
+        drawn(figures.confusion(last), f"Confusion matrix. {' '.join(texts)}"),
+        drawn(figures.reliability(named), "How often it is right, by how sure it is."),
+    ]
+    texts.append(
+        "On test images, by predictions averaged over the posterior's draws. Above the dotted "
+        "line it is more often right than it says; a larger dot stands for more images."
+    )
+    return part("errors", "Where it is wrong", *texts, figures=charts)
 
 
 def time_part(rounds: pd.DataFrame) -> dict[str, Any]:
@@ -370,38 +218,3 @@ def settings_part(run: RunFolder, versions: Sequence[str]) -> dict[str, Any]:
         settings = escape(run.config.read_text(encoding="utf-8"))
         folded.append(("All settings", f"<pre>{settings}</pre>"))
     return part("settings", "Settings", *texts, code=code, folded=folded)
-
-
-def items(
-    gallery: Gallery, classes: Sequence[str], more: Sequence[str] | None = None
-) -> list[list[dict[str, Any]]]:
-    """Return pictures for the template, each in a group of its own."""
-    return [
-        [
-            {
-                "source": data_uri(pixels),
-                "photo": max(pixels.shape) > 32,
-                "label": class_name(label, classes),
-                "guess": classes[int(gallery.guesses[i])],
-                "agrees": None if label < 0 else label == int(gallery.guesses[i]),
-                "confidence": f"{gallery.confidences[i]:.0%}",
-                "score": f"{gallery.scores[i]:.3f}",
-                "more": more[i] if more else "",
-            }
-        ]
-        for i, (pixels, label) in enumerate(
-            zip(gallery.pictures, gallery.labels.astype(int).tolist(), strict=True)
-        )
-    ]
-
-
-def classes_of(snapshots: dict[int, Snapshot], acquisitions: pd.DataFrame) -> list[str]:
-    """Return the names of the classes; of those that no snapshot knows, their numbers."""
-    names = max((snapshot.classes for snapshot in snapshots.values()), key=len, default=[])
-    return names + [str(i) for i in range(len(names), int(acquisitions["label"].max()) + 1)]
-
-
-def evenly(numbers: Sequence[int]) -> list[int]:
-    """Return at most `MOST_ROUNDS` of some numbers, the first and the last among them."""
-    count = min(MOST_ROUNDS, len(numbers))
-    return [numbers[i] for i in np.linspace(0, len(numbers) - 1, count).round().astype(int)]

@@ -23,8 +23,8 @@ from baldvae_pl.loop.dashboard import ORDER
 from baldvae_pl.loop.picturing import gallery, reliability_of
 from baldvae_pl.main import main
 from baldvae_pl.reports.figures import KNOWN, style_of, svg, wins
+from baldvae_pl.reports.galleries import MOST_ROUNDS, evenly
 from baldvae_pl.reports.pictures import CAPTION, WIDTH, data_uri, sheet
-from baldvae_pl.reports.run import MOST_ROUNDS, evenly
 from baldvae_pl.runs.folder import RunFolder
 from baldvae_pl.runs.snapshots import BINS, MOST, Snapshot, read_snapshot
 
