@@ -50,7 +50,8 @@ def write_map(round: TrainedRound, purchase: Purchase, run: RunFolder) -> None:
     if not round.each.trainer.is_global_zero:
         return
     if vectors_n_D.shape[1] > DIMENSIONS:
-        vectors_n_D = PCA(DIMENSIONS, random_state=0).fit_transform(vectors_n_D)
+        quick = PCA(DIMENSIONS, svd_solver="randomized", iterated_power=2, random_state=0)
+        vectors_n_D = quick.fit_transform(vectors_n_D)
     data, pool = round.data, round.data.pool
     bought_in = pool.acquired_in[indices]
     of_pool = np.where(bought_in < 0, "unlabelled", "labelled")
