@@ -36,6 +36,7 @@ OF_OTHERS = {
     *("dependency", "wrap", "ntasks-per-node"),  # sbatch too
     *("trainer.logger.tracking_uri", "trainer.logger.run_id", "trainer.logger.offline"),
     *("logdir", "index-url", "check", "help"),  # tensorboard, pip, ruff
+    "model.optimizer.fused",  # torch.optim.Adam
 }
 """Options of commands with parsers of their own."""
 
