@@ -101,6 +101,86 @@ def scoring(images: Tensor, make: Callable[[], nn.Module], few: int, repeats: in
     return pd.DataFrame(rows, columns=["precision", "way", "µs an image", "times one pass"])
 
 
+class Between(nn.Sequential):
+    """Dropout between the convolutions, so that no part is the same for all draws."""
+
+    def __init__(self) -> None:
+        layers: list[nn.Module] = []
+        for before, after in ((3, 32), (32, 64), (64, 128)):
+            layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+            layers += [nn.Dropout2d(0.2)]
+        super().__init__(*layers, nn.Flatten(), nn.Linear(128 * 16, 10))
+
+
+class Attention(nn.Module):
+    """Convolutions without dropout, and a head of two layers of a transformer with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        convolutions: list[nn.Module] = []
+        for before, after in ((3, 32), (32, 64), (64, 128)):
+            convolutions += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        self.trunk = nn.Sequential(*convolutions, nn.Flatten(2))
+        layer = nn.TransformerEncoderLayer(128, 4, 256, 0.2, batch_first=True)
+        encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Sequential(Transposed(), encoder, Mean(), nn.Linear(128, 10))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits."""
+        return self.head(self.trunk(images))
+
+
+class Transposed(nn.Module):
+    """Channels of places become tokens."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return tokens of shape (n, places, channels)."""
+        return features.transpose(1, 2)
+
+
+class Mean(nn.Module):
+    """The mean of all tokens."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return one vector an image."""
+        return tokens.mean(1)
+
+
+def heads(images: Tensor) -> pd.DataFrame:
+    """Time of T = 20 draws on networks whose head is no chain of dropout and linear layers."""
+    rows = []
+    x = to_floats(images)
+    for name, network in (
+        ("dropout between convolutions", Between()),
+        ("transformer as head", Attention()),
+    ):
+        generator = torch.Generator()
+
+        def ours(network: nn.Module = network, generator: torch.Generator = generator) -> None:
+            posterior = DropoutDraws(network, 20, generator.manual_seed(0))
+            for part in x.split(256):
+                bald(posterior(part))
+
+        @torch.no_grad()
+        def plain(network: nn.Module = network) -> None:
+            for part in x.split(256):
+                network.train()
+                bald(torch.stack([network(part).log_softmax(-1) for _ in range(20)], 1))
+
+        @torch.no_grad()
+        def one_pass(network: nn.Module = network) -> None:
+            network.eval()
+            for part in x.split(256):
+                network(part).softmax(-1)
+
+        times = seconds({"one": one_pass, "ours": ours, "plain": plain}, 3)
+        per_image = [round(1e6 * times[way] / len(x)) for way in ("one", "ours", "plain")]
+        speed = round(times["plain"] / times["ours"], 2)
+        rows.append([name, *per_image, round(times["ours"] / times["one"], 1), speed])
+    columns = ["what", "one pass, µs an image", "ours, T = 20", "20 plain passes"]
+    return pd.DataFrame(rows, columns=[*columns, "times one pass", "speed of ours"])
+
+
 def limit(images: Tensor) -> pd.DataFrame:
     """Where the time of T = 20 goes, and its product's rate beside a square one's, in GFLOP/s."""
     rows = []

@@ -22,7 +22,7 @@ from experiment import experiment
 from phases import operators, phases
 from processes import processes
 from regression import RATIOS, regressions
-from scoring import limit, scoring
+from scoring import heads, limit, scoring
 from whole_rounds import memory, pools, training
 
 from baldvae_pl import MNIST, ImageFolder
@@ -55,6 +55,7 @@ def main() -> None:
     tables: dict[str, Callable[[], pd.DataFrame]] = {
         "scoring": lambda: scoring(digits, MNISTNet, 256, 5),
         "limit": lambda: limit(digits),
+        "heads": lambda: heads(colour),
         "resnet18": lambda: scoring(colour, ResNet18, 32, 3),
         "training": lambda: training(source),
         "phases": lambda: phases(chosen.data),
