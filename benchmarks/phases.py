@@ -29,8 +29,10 @@ def starts_of_rounds() -> Iterator[list[float]]:
         begin(self, *args)  # type: ignore[arg-type]
 
     ActiveLearning.on_train_epoch_start = timed  # type: ignore[method-assign, assignment]
-    yield noted
-    ActiveLearning.on_train_epoch_start = begin  # type: ignore[method-assign]
+    try:
+        yield noted
+    finally:
+        ActiveLearning.on_train_epoch_start = begin  # type: ignore[method-assign]
 
 
 def phases(data: Path) -> pd.DataFrame:

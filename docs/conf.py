@@ -17,6 +17,7 @@ extensions = [
 # Documents stay where GitHub shows them, so that their links lead to the same places here.
 root_doc = "docs/index"
 include_patterns = ["README.md", "CHANGELOG.md", "docs/**", "lightning_logs/README.md"]
+exclude_patterns = [".*", "build", "data", "lightning_logs/*/*", "site"]  # not to be searched
 templates_path = ["templates"]
 
 html_theme = "furo"

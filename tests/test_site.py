@@ -12,6 +12,8 @@ from sphinx.util.inventory import InventoryFile
 import baldvae_pl
 from baldvae_pl import networks
 
+pytestmark = pytest.mark.xdist_group("site")  # which is built once
+
 ROOT = Path(__file__).parents[1]
 
 

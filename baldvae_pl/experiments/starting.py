@@ -3,12 +3,15 @@
 import multiprocessing
 import os
 import sys
-from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from baldvae_pl import __main__ as command
 from baldvae_pl.main import main
+
+if TYPE_CHECKING:  # Windows lacks one of them
+    from multiprocessing.context import ForkServerContext, SpawnContext
 
 
 def start(arguments: list[str], log: Path) -> BaseProcess:

@@ -1,6 +1,7 @@
 """W as the trained network sees it: a sample as points in space, for TensorBoard's projector."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,7 @@ from baldvae_pl.loop.purchase import TrainedRound
 from baldvae_pl.posterior import eval_mode, has_trunk_and_head
 from baldvae_pl.reports.pictures import as_image, class_name
 from baldvae_pl.runs.files import replacing
-from baldvae_pl.runs.folder import RunFolder
-from baldvae_pl.seeding import Purpose
+from baldvae_pl.seeding import Purpose, derive_seed
 
 MOST = 300
 """Points of what was just bought, and of what had a label before."""
@@ -31,53 +31,55 @@ DIMENSIONS = 50
 SIDE = 32
 """Pixels of a point's picture."""
 
-FILES = ("vectors.tsv", "about.tsv", "pictures.png")
+
+class Map(NamedTuple):
+    """Some images of W as points.
+
+    Attributes:
+        vectors: What the network's trunk makes of them, or W itself without a trunk, reduced to
+            principal components; shape (n, D).
+        about: A row a point: pool, class, BALD in nats, first round that trains with it, image.
+        pictures: Small ones, 8-bit, shape (n, channels, height, width); None if there are none.
+    """
+
+    vectors: np.ndarray
+    about: pd.DataFrame
+    pictures: Tensor | None
 
 
-def write_map(round: TrainedRound, purchase: Purchase, run: RunFolder) -> None:
-    """Leave a map of the purchase in the run folder, in place of that of the round before.
-
-    Points are what the network's trunk makes of images, or W itself where it has none. Each has its
-    picture, and its pool, class, BALD in nats, and the first round that trained with it.
+def map_of(round: TrainedRound, purchase: Purchase) -> Map:
+    """Return what was bought, among others of L and of U, on every process.
 
     Args:
         round: It; its pools are those after the purchase.
         purchase: What was asked about.
-        run: Whose folder.
     """
-    indices = sample(round, purchase)
-    vectors_n_D = seen(round, indices).flatten(1).numpy()
-    if not round.each.trainer.is_global_zero:
-        return
-    if vectors_n_D.shape[1] > DIMENSIONS:
-        quick = PCA(DIMENSIONS, svd_solver="randomized", iterated_power=2, random_state=0)
-        vectors_n_D = quick.fit_transform(vectors_n_D)
-    data, pool = round.data, round.data.pool
-    bought_in = pool.acquired_in[indices]
-    of_pool = np.where(bought_in < 0, "unlabelled", "labelled")
-    of_pool[torch.isin(indices, purchase.indices)] = "bought now"
-    labels = (data.train.labels if data.people is None else pool.labels)[indices].tolist()
+    data, pool, indices = round.data, round.data.pool, sample(round, purchase)
+    vectors = seen(round, indices).flatten(1).numpy()
+    dimensions = min(DIMENSIONS, *vectors.shape)
+    if dimensions < vectors.shape[1]:
+        seed = derive_seed(data.seed, round.number, Purpose.MAP) % 2**32
+        quick = PCA(dimensions, svd_solver="randomized", iterated_power=2, random_state=seed)
+        vectors = quick.fit_transform(vectors)
+    labels = pool.answers_N[indices]
+    if data.people is None:
+        labels = labels.where(labels != -1, data.train.labels[indices])
+    trained_in = pool.acquired_in[indices].tolist()
+    bought = torch.isin(indices, purchase.indices).tolist()
     about = pd.DataFrame(
         {
-            "pool": of_pool,
-            "class": [class_name(label, data.all_classes) for label in labels],
+            "pool": [
+                "bought now" if now else "labelled" if first >= 0 else "unlabelled"
+                for now, first in zip(bought, trained_in, strict=True)
+            ],
+            "class": [class_name(label, data.all_classes) for label in labels.tolist()],
             "BALD": purchase.scores_N[indices].numpy().round(4),
-            "trained with from round": bought_in,
+            "trained with from round": [str(first) if first >= 0 else "" for first in trained_in],
             "image": indices if data.files is None else [data.files[i] for i in indices.tolist()],
         }
     )
-    vectors, table, pictures = (run.projector / name for name in FILES)
-    with replacing(vectors) as file:
-        np.savetxt(file, vectors_n_D, "%.4g", delimiter="\t")
-    with replacing(table, "w", encoding="utf-8", newline="") as file:
-        about.to_csv(file, sep="\t", index=False)
-    size = (0, 0)
-    if data.pictures is not None:
-        sheet, size = sprites(data.pictures[indices])
-        with replacing(pictures) as file:
-            sheet.save(file, "png")
-    with replacing(run.projector_config, "w", encoding="utf-8") as file:
-        file.write(layout(run, size))
+    pictures = None if data.pictures is None else small(data.pictures, indices)
+    return Map(vectors, about, pictures)
 
 
 def sample(round: TrainedRound, purchase: Purchase) -> Tensor:
@@ -92,36 +94,59 @@ def sample(round: TrainedRound, purchase: Purchase) -> Tensor:
 
 
 def seen(round: TrainedRound, indices: Tensor) -> Tensor:
-    """Return what the network's trunk makes of images of W; themselves if there is no trunk."""
+    """Return what the network's trunk makes of images of W; without one what they show."""
     network: Any = round.network
     images = round.data.train.images
-    if not has_trunk_and_head(network):
-        return images[indices].float()
-    with eval_mode(network):
-        return round.each.map(network.trunk, images, "Mapping W", indices=indices)
+    if has_trunk_and_head(network):
+        with eval_mode(network):
+            return round.each.map(network.trunk, images, "Mapping W", indices=indices)
+    return images[indices] if images.ndim == 2 else small(images, indices).float()
 
 
-def sprites(pictures: Tensor) -> tuple[Image.Image, tuple[int, int]]:
-    """Return one picture of many, row by row on a square grid, and width and height of each."""
+def small(pictures: Tensor, indices: Tensor) -> Tensor:
+    """Return some pictures, with sides of at most `SIDE` pixels."""
     height, width = pictures.shape[-2:]
     factor = min(1, SIDE / max(height, width))
-    height, width = (max(1, round(factor * side)) for side in (height, width))
-    small = resize(pictures, [height, width], antialias=True)
-    columns = int(np.ceil(np.sqrt(len(small))))
-    empty = torch.zeros(columns**2 - len(small), *small.shape[1:], dtype=small.dtype)
-    grid = torch.cat([small, empty]).unflatten(0, (columns, columns))
-    pixels = grid.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
-    return as_image(pixels.numpy()), (width, height)
+    size = [max(1, round(factor * side)) for side in (height, width)]
+    parts = indices.split(64)  # large ones are many bytes
+    return torch.cat([resize(pictures[part], size, antialias=True) for part in parts])
 
 
-def layout(run: RunFolder, size: tuple[int, int]) -> str:
-    """Return what TensorBoard has to be told of the map: its files, and the size of a picture."""
+def sprites(pictures: Tensor) -> Image.Image:
+    """Return one picture of many, row by row on a square grid."""
+    columns = int(np.ceil(np.sqrt(len(pictures))))
+    missing = torch.zeros(columns**2 - len(pictures), *pictures.shape[1:], dtype=pictures.dtype)
+    grid = torch.cat([pictures, missing]).unflatten(0, (columns, columns))
+    return as_image(grid.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1).numpy())
+
+
+def write_map(points: Map, folder: Path) -> None:
+    """Leave a map where TensorBoard looks for it, in place of the one before.
+
+    Args:
+        points: The map.
+        folder: That of the events.
+
+    Raises:
+        SettingError: If it cannot be written.
+    """
     from tensorboard.plugins.projector import ProjectorConfig
 
-    vectors, table, pictures = (f"{run.projector.name}/{name}" for name in FILES)
     config = ProjectorConfig()
-    points = config.embeddings.add(tensor_name="W", tensor_path=vectors, metadata_path=table)
-    if all(size):
-        points.sprite.image_path = pictures
-        points.sprite.single_image_dim.extend(size)
-    return str(config)
+    entry = config.embeddings.add(
+        tensor_name="W",
+        tensor_path="projector/vectors.tsv",
+        metadata_path="projector/about.tsv",
+    )
+    with replacing(folder / entry.tensor_path) as file:
+        np.savetxt(file, points.vectors, "%.4g", delimiter="\t")
+    readable = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+    with replacing(folder / entry.metadata_path, "w", **readable) as file:
+        points.about.to_csv(file, sep="\t", index=False)
+    if points.pictures is not None:
+        entry.sprite.image_path = "projector/pictures.png"
+        entry.sprite.single_image_dim.extend(points.pictures.shape[:1:-1])  # width and height
+        with replacing(folder / entry.sprite.image_path) as file:
+            sprites(points.pictures).save(file, "png")
+    with replacing(folder / "projector_config.pbtxt", "w", encoding="utf-8") as file:
+        file.write(str(config))

@@ -6,6 +6,7 @@ L and G, the validation loop (on the test set), and `on_train_epoch_end`, whose 
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ from baldvae_pl.loop.batch_norm import retake_statistics
 from baldvae_pl.loop.dashboard import log_layout, log_round, log_snapshot
 from baldvae_pl.loop.guards import check_agreement, check_scores
 from baldvae_pl.loop.processes import Processes, dry_run, pool_data
-from baldvae_pl.loop.projector import write_map
+from baldvae_pl.loop.projector import map_of, write_map
 from baldvae_pl.loop.purchase import (
     Round,
     TrainedRound,
@@ -497,12 +498,13 @@ class ActiveLearning(Callback):
             write_snapshot(self.folder.snapshot(round.number), snapshot)
 
     def _leave_map(self, round: TrainedRound, purchase: Purchase) -> None:
-        """Show TensorBoard's projector where the purchase lies, if there is a TensorBoard."""
+        """Show in TensorBoard's projector where the purchase lies."""
         trainer = round.each.trainer
-        shown = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
-        if shown and not dry_run(trainer):
-            assert self.folder is not None
-            write_map(round, purchase, self.folder)
+        loggers = [each for each in trainer.loggers if isinstance(each, TensorBoardLogger)]
+        if loggers and not dry_run(trainer):
+            points = map_of(round, purchase)
+            for logger in loggers if trainer.is_global_zero else []:
+                write_map(points, Path(logger.log_dir))
 
     def _leave_records(self, trainer: Trainer) -> None:
         """Log the newest row and write the run's CSV files."""

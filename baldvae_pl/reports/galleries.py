@@ -40,8 +40,8 @@ def purchase_part(
             + in_short(acquisitions[acquisitions["round"] == number + 1], classes),
             "galleries": [
                 (
-                    f"Bought, the first choices, {wrong(snapshots[number].bought)} of "
-                    f"{len(snapshots[number].bought.labels)} predicted wrongly",
+                    f"Bought, the first choices, {share_wrong(snapshots[number].bought)} predicted "
+                    "wrongly",
                     items(snapshots[number].bought, classes),
                 ),
                 (
@@ -69,9 +69,10 @@ def in_short(bought: pd.DataFrame, classes: Sequence[str]) -> str:
     )
 
 
-def wrong(gallery: Gallery) -> int:
-    """Return how many pictures the classifier predicts to be of another class than theirs."""
-    return int(((gallery.labels >= 0) & (gallery.labels != gallery.guesses)).sum())
+def share_wrong(gallery: Gallery) -> str:
+    """Return of how many pictures the classifier predicts another class than theirs."""
+    known = gallery.labels >= 0
+    return f"{(known & (gallery.labels != gallery.guesses)).sum()} of {known.sum()}"
 
 
 def complement_part(rounds: pd.DataFrame, snapshots: dict[int, Snapshot]) -> dict[str, Any] | None:
@@ -91,12 +92,14 @@ def complement_part(rounds: pd.DataFrame, snapshots: dict[int, Snapshot]) -> dic
         f"{apart:.3f}: the root of the mean squared difference of a pixel, of images from 0 to 1."
     )
     labels, galleries = rounds.set_index("round")["labelled"], []
-    for number in (n for n, s in snapshots.items() if len(s.complements.pictures)):
+    # A table may be a moment older than the last snapshot.
+    counts = made.set_index("round")["complemented"]
+    for number in (n for n, s in snapshots.items() if len(s.complements.pictures) and n in counts):
         of = snapshots[number]
         far = [f"distance {x:.3f}" for x in of.distances]
         of_parents, copies = items(of.parents, of.classes), items(of.complements, of.classes, far)
         pairs = [one + other for one, other in zip(of_parents, copies, strict=True)]
-        some = f"{len(pairs)} of {made.set_index('round')['complemented'][number]:,.0f}"
+        some = f"{len(pairs)} of {counts[number]:,.0f}"
         galleries.append(
             {
                 "title": f"After round {number}, with {labels[number]:,} labels",

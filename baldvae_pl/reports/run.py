@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from markupsafe import escape
 
 from baldvae_pl.errors import SettingError
@@ -16,6 +15,7 @@ from baldvae_pl.reports.galleries import complement_part, doubtful_part, evenly,
 from baldvae_pl.reports.page import drawn, filled, part
 from baldvae_pl.runs.files import replacing
 from baldvae_pl.runs.folder import RunFolder
+from baldvae_pl.runs.settings import load_settings, value_at
 from baldvae_pl.runs.snapshots import Snapshot, read_snapshot
 from baldvae_pl.runs.tables import read_rounds
 
@@ -98,24 +98,24 @@ def curve_part(rounds: pd.DataFrame) -> dict[str, Any] | None:
 
 
 def rule(run: RunFolder) -> str:
-    """Return by which rule a run has bought."""
-    if not run.config.is_file():
-        return "The highest of the unlabelled images are bought, or what the run's selection takes."
-    settings = yaml.safe_load(run.config.read_text(encoding="utf-8"))["acquisition"]
-    function, selection, complement = (
-        name_of(settings[part]) for part in ("function", "selection", "complement")
-    )
-    return (
-        f"This run ranks by {function}, of {settings['mc_samples']} draws, and buys "
-        f"{settings['query_size']:,} images a round by {selection}; complements are those of "
-        f"{complement}."
-    )
+    """Return the settings by which a run buys, as far as they are known."""
+    try:
+        settings = load_settings(run.config)
+    except SettingError:  # also where there is none
+        return ""
+    named = [
+        f"{part} {name}"
+        for part in ("function", "selection", "complement", "posterior")
+        if (name := name_of(value_at(settings, f"acquisition.{part}")))
+    ]
+    draws, images = (value_at(settings, f"acquisition.{x}") for x in ("mc_samples", "query_size"))
+    return f"This run: {', '.join(named)}, T = {draws}; {images} images a round. "
 
 
 def name_of(plugin: Any) -> str:
-    """Return the name of a plug-in of a configuration."""
-    path: str = plugin["class_path"] if isinstance(plugin, dict) else plugin
-    return path.rpartition(".")[2]
+    """Return the name of a plug-in in a configuration; of something else that it is nothing."""
+    path = value_at(plugin, "class_path") if isinstance(plugin, dict) else plugin
+    return path.rpartition(".")[2] if isinstance(path, str) else ""
 
 
 def decision_part(rounds: pd.DataFrame, bought: str) -> dict[str, Any] | None:
@@ -123,7 +123,7 @@ def decision_part(rounds: pd.DataFrame, bought: str) -> dict[str, Any] | None:
 
     Args:
         rounds: Of the run.
-        bought: By which rule it has bought.
+        bought: By which settings it has bought, or nothing.
     """
     scored = rounds.dropna(subset=["bald_threshold"])
     if scored.empty:
@@ -132,8 +132,8 @@ def decision_part(rounds: pd.DataFrame, bought: str) -> dict[str, Any] | None:
     closest = scored.loc[scored["bald_margin"].idxmin()]
     texts = [
         "BALD is the mutual information between an image's label and the weights: how much its "
-        f"label would tell. {bought} The threshold, by default the lowest BALD that was bought, "
-        "is what a labelled image has to reach to get a complement."
+        f"label would tell. {bought}The threshold, by default the lowest BALD that was bought, is "
+        "what a labelled image has to reach to get a complement."
     ]
     if len(made):
         first = made.iloc[0]

@@ -91,16 +91,6 @@ class RunFolder:
         return self.path / "snapshots" / f"round_{round:04}.npz"
 
     @property
-    def projector(self) -> Path:
-        """Folder of the points that TensorBoard's projector shows."""
-        return self.path / "projector"
-
-    @property
-    def projector_config(self) -> Path:
-        """What the projector has to be told of them, under the name that it looks for."""
-        return self.path / "projector_config.pbtxt"
-
-    @property
     def report(self) -> Path:
         """The run as a page to look at."""
         return self.path / "report.html"

@@ -124,7 +124,8 @@ def test_the_page_is_one_file_that_says_what_the_run_came_to(
     assert f"<b>{rounds['test_acc'].iloc[-1]:.2%}</b>test accuracy at the end" in text
     assert f"<b>{rounds['complemented'].sum():.0f}</b>complements made" in text
     assert "Begun from digits + bald_vae, with seed 0." in text
-    assert "This run ranks by bald, of 4 draws, and buys 25 images a round by TopK" in text
+    plugins = "function bald, selection TopK, complement Uncertain, posterior MCDropout"
+    assert f"This run: {plugins}, T = 4; 25 images a round." in text
     bought = pd.read_csv(finished_run / RUN / "acquisitions.csv")
     for number, labels in enumerate((15, 40, 65)):
         mine = bought[(bought["round"] == number + 1) & (bought["kind"] == "acquired")]

@@ -17,6 +17,7 @@ from killed import ran
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("slurm"),  # its ports
     pytest.mark.skipif(
         not all(map(shutil.which, ("slurmctld", "slurmd", "sbatch"))) or os.geteuid() != 0,
         reason="needs Slurm (Debian's slurm-wlm), and root to start it",
