@@ -287,6 +287,12 @@ def test_cannot_tell_costs_what_it_is_said_to_cost(secret: dict[str, str]) -> No
     rounds = pd.read_csv(RUN.rounds)
     assert rounds["labelled"].iloc[-1] == 60
     assert rounds["answers_cannot_tell"].sum() + 20 - rounds["labelled"][0] == len(unsure)
+    points = pd.read_csv(RUN.path / "projector" / "about.tsv", sep="\t")
+    said = {row.file: row.label for row in rows}
+    now = points[points["pool"] == "bought now"]
+    assert {*now["class"]} > {"cannot tell"}
+    assert now["class"].tolist() == [said[file] for file in now["image"]]
+    assert {*points["class"][points["pool"] == "unlabelled"]} == {"?"}
 
 
 def test_a_callback_of_the_trainer_may_end_a_run_before_it_asks_again(

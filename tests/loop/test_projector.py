@@ -68,7 +68,8 @@ def test_a_point_has_its_picture_and_what_the_trunk_makes_of_it(
 
 
 def test_a_pool_may_be_smaller_than_the_dimensions_of_the_map(tmp_path: Path) -> None:
-    few = ["--data.source.subset=21", "--acquisition.query_size=3", "--acquisition.rounds=2"]
+    few = ["--data.source.subset=21", "--data.batch_size=8", "--vae.batch_size=8"]
+    few += ["--acquisition.query_size=3", "--acquisition.rounds=2"]
     done = ran(*SMALL, *few, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     about = pd.read_csv(tmp_path / RUN / "projector" / "about.tsv", sep="\t")
