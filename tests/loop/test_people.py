@@ -287,8 +287,12 @@ def test_cannot_tell_costs_what_it_is_said_to_cost(secret: dict[str, str]) -> No
     rounds = pd.read_csv(RUN.rounds)
     assert rounds["labelled"].iloc[-1] == 60
     assert rounds["answers_cannot_tell"].sum() + 20 - rounds["labelled"][0] == len(unsure)
+
+
+def test_the_map_says_what_was_answered_and_nothing_of_what_was_not(secret: dict[str, str]) -> None:
+    main([*COMMAND, *simulated("--data.oracle.cannot_tell=0.3", "--acquisition.rounds=1")])
     points = pd.read_csv(RUN.path / "projector" / "about.tsv", sep="\t")
-    said = {row.file: row.label for row in rows}
+    said = {row.file: row.label for row in answers_of(LABELS)}
     now = points[points["pool"] == "bought now"]
     assert {*now["class"]} > {"cannot tell"}
     assert now["class"].tolist() == [said[file] for file in now["image"]]
