@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 
 from baldvae_pl.runs.snapshots import Snapshot
@@ -70,7 +71,7 @@ def new(width: float = 6.4, height: float = 3.2, columns: int = 1) -> tuple[Figu
     names = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     ink: Any = {**dict.fromkeys(names, INK), "font.size": 9}
     with mpl.rc_context(ink):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1))
         axes = figure.subplots(1, columns, squeeze=False)[0].tolist()
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
@@ -166,7 +167,7 @@ def confusion(snapshot: Snapshot) -> Figure:
             ink = "#000000" if share[row, column] > 25 else "#ffffff"
             text = f"{share[row, column]:.0f}"
             axis.text(column, row, text, ha="center", va="center", color=ink, size=7)
-    figure.colorbar(axis.images[0], label="% of the class").outline.set_visible(False)
+    figure.colorbar(axis.images[0], label="% of the class (root scale)").outline.set_visible(False)
     return figure
 
 
