@@ -21,10 +21,12 @@ ROOT = Path(__file__).parents[1]
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     beside_python = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": beside_python}  # the tutorial calls baldvae
+    environment.pop("MPLBACKEND", None)  # of a command in this process, and not the notebook's
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", "-q", "-W", "-c", "docs", ".", folder],
         cwd=ROOT,
-        env=os.environ | {"PATH": beside_python},  # the tutorial calls baldvae
+        env=environment,
         capture_output=True,
         text=True,
         check=False,
