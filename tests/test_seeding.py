@@ -31,6 +31,7 @@ def test_purposes_keep_their_numbers() -> None:
         "OBJECTIVE": 17,
         "STATISTICS": 18,
         "JUDGE": 19,
+        "MAP": 20,
     }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from sklearn.decomposition import PCA
+from sklearn.utils.extmath import randomized_svd
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
@@ -58,9 +58,11 @@ def map_of(round: TrainedRound, purchase: Purchase) -> Map:
     vectors = seen(round, indices).flatten(1).numpy()
     dimensions = min(DIMENSIONS, *vectors.shape)
     if dimensions < vectors.shape[1]:
+        # As PCA, which divides by the variance, and that of a network without life is 0.
         seed = derive_seed(data.seed, round.number, Purpose.MAP) % 2**32
-        quick = PCA(dimensions, svd_solver="randomized", iterated_power=2, random_state=seed)
-        vectors = quick.fit_transform(vectors)
+        centred = vectors - vectors.mean(0)
+        left, spread, _ = randomized_svd(centred, dimensions, n_iter=2, random_state=seed)
+        vectors = left * spread
     labels = pool.answers_N[indices]
     if data.people is None:
         labels = labels.where(labels != -1, data.train.labels[indices])
