@@ -1,6 +1,7 @@
 """A round in TensorBoard and other loggers, all against the number of labels."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -123,7 +124,9 @@ def log_layout(trainer: Trainer, chosen: Mapping[str, Any]) -> None:
             names, tags = map(hparams.HParam, chosen), map(hparams.Metric, metrics)
             writer = logger.experiment._get_file_writer()
             writer.add_summary(hparams.hparams_config_pb(hparams=[*names], metrics=[*tags]))
-            writer.add_summary(hparams.hparams_pb({**chosen}))
+            run = "/".join(Path(logger.log_dir).parts[-2:])
+            name = f"{run}, seed {chosen['seed']}"  # runs of a name are taken for one
+            writer.add_summary(hparams.hparams_pb({**chosen}, trial_id=name))
         elif not isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams({**chosen})
 

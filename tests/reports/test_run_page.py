@@ -16,6 +16,7 @@ from killed import ran
 from people import browser  # noqa: F401 (a fixture)
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torchmetrics.classification import MulticlassCalibrationError
 
 from baldvae_pl.experiments.writing import COLUMNS
@@ -199,7 +200,10 @@ def test_tensorboard_tells_the_story_in_order_and_says_what_each_number_is(
     assert "images/5 errors and reliability" in pictures
     assert len(pictures) == 5
     assert "custom_scalars__config__" in events.Tags()["tensors"]
-    assert any("hparams" in tag for tag in events.summary_metadata)
+    about = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    started = HParamsPluginData.FromString(about).session_start_info
+    assert started.group_name == "digits/version_0, seed 0"
+    assert started.hparams["function"].string_value == "bald"
 
 
 def test_a_sheet_has_all_pictures_above_their_captions() -> None:
