@@ -39,7 +39,6 @@ UNTRAINED = [
 ]
 """The same weights whatever the number of processes, so that all else must be the same."""
 
-
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 
 RUN = Path("lightning_logs/digits/version_0")

@@ -12,14 +12,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import SMALL, UNTRAINED, assert_same_state, baldvae, rounds_of
+from conftest import RUN, SMALL, UNTRAINED, assert_same_state, baldvae, rounds_of
 from filelock import FileLock
 from killed import forked, ran, wait_for
 
 from baldvae_pl.loop.guards import check_agreement
 from baldvae_pl.pool import Pool
-
-RUN = Path("lightning_logs/digits/version_0")
 
 
 def processes(number: int) -> list[str]:
@@ -177,7 +175,7 @@ def test_an_oracle_may_take_longer_than_processes_wait_for_each_other(tmp_path: 
     assert rounds_of(run)["labelled"].tolist() == [15, 40, 65, 90]
 
 
-@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_waits_for_another_one_hears_a_signal(rank: int, tmp_path: Path) -> None:
     command = [*noting(tmp_path), *processes(2)]
     (tmp_path / "wait").touch()
