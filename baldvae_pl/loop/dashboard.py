@@ -4,12 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from baldvae_pl.reports import figures
 from baldvae_pl.reports.pictures import sheet
-from baldvae_pl.runs.snapshots import Snapshot
+from baldvae_pl.runs.folder import RunFolder
+from baldvae_pl.runs.snapshots import read_snapshot
+
+WITH_PICTURES = (TensorBoardLogger, WandbLogger, MLFlowLogger)
+"""Loggers that take images."""
 
 ORDER = ("test", "pool", "bald", "acquired", "complement", "answers", "graph", "seconds")
 """Groups in the order of the story; TensorBoard sorts them by name, so they get a number there."""
@@ -131,24 +137,51 @@ def log_layout(trainer: Trainer, chosen: Mapping[str, Any]) -> None:
             logger.log_hyperparams({**chosen})
 
 
-def log_snapshot(trainer: Trainer, snapshot: Snapshot, labels: int) -> None:
-    """Log what a round looked like: what was bought and what was not, complements, and errors.
+def log_pictures(trainer: Trainer, folder: RunFolder, row: Mapping[str, float]) -> None:
+    """Log what a round looked like, as reports show it: the first process does, from its records.
 
-    To be called on the first process alone.
+    Args:
+        trainer: Of the run.
+        folder: Of the run; its tables are written already.
+        row: The round's.
     """
-    groups = {
+    loggers = [logger for logger in trainer.loggers if isinstance(logger, WITH_PICTURES)]
+    if not loggers or not trainer.is_global_zero:
+        return
+    snapshot, labels = read_snapshot(folder.snapshot(int(row["round"]))), int(row["labelled"])
+    if snapshot is None:
+        return
+    rounds, acquisitions = pd.read_csv(folder.rounds), pd.read_csv(folder.acquisitions)
+    galleries = {
         "images/1 bought": [snapshot.bought],
-        "images/2 most uncertain, not bought": [snapshot.passed],
+        "images/2 most uncertain of those not bought": [snapshot.passed],
         "images/3 parents above complements": [snapshot.parents, snapshot.complements],
         "images/4 doubtful labels": [snapshot.doubtful],
     }
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            writer = logger.experiment
-            for tag, galleries in groups.items():
-                if len(galleries[0].pictures):
-                    picture = sheet(galleries, snapshot.classes)
-                    writer.add_image(tag, picture, labels, dataformats="HWC")
-            if snapshot.confusion_C_C.any():
-                errors = figures.errors(snapshot, f"{labels} labels")
-                writer.add_figure("images/5 errors and reliability", errors, labels)
+    pictures = {
+        tag: sheet(of_it, snapshot.classes)
+        for tag, of_it in galleries.items()
+        if len(of_it[0].pictures)
+    }
+    drawn = {
+        "images/6 classes": figures.classes(acquisitions, snapshot),
+        "images/7 seconds": figures.seconds(rounds),
+    }
+    if snapshot.confusion_C_C.any():
+        errors = figures.errors(snapshot, f"{labels} labels")
+        drawn["images/5 errors and reliability"] = errors
+    pictures |= {tag: figures.pixels(figure) for tag, figure in drawn.items()}
+    for logger in loggers:
+        for tag, picture in pictures.items():
+            log_picture(logger, tag, picture, labels)
+
+
+def log_picture(logger: Logger, tag: str, picture: np.ndarray, labels: int) -> None:
+    """Log 8-bit RGB of shape (height, width, 3) in the way of a logger."""
+    if isinstance(logger, TensorBoardLogger):
+        logger.experiment.add_image(tag, picture, labels, dataformats="HWC")
+    elif isinstance(logger, WandbLogger):
+        logger.log_image(tag, [picture], step=labels)
+    elif isinstance(logger, MLFlowLogger):
+        about: Any = {"key": tag, "step": labels, "synchronous": True}
+        logger.experiment.log_image(logger.run_id, picture, **about)

@@ -28,7 +28,7 @@ from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.labelling.curve import PATIENCE, has_flattened
 from baldvae_pl.loop import picturing, scoring, trial
 from baldvae_pl.loop.batch_norm import retake_statistics
-from baldvae_pl.loop.dashboard import log_layout, log_round, log_snapshot
+from baldvae_pl.loop.dashboard import log_layout, log_pictures, log_round
 from baldvae_pl.loop.guards import check_agreement, check_scores
 from baldvae_pl.loop.processes import Processes, dry_run, pool_data
 from baldvae_pl.loop.projector import map_of, write_map
@@ -512,13 +512,11 @@ class ActiveLearning(Callback):
             return
         row = self.history[-1]
         log_round(trainer, row)
-        assert self.folder is not None
-        if trainer.is_global_zero and not dry_run(trainer):
-            snapshot = read_snapshot(self.folder.snapshot(int(row["round"])))
-            if snapshot is not None:
-                log_snapshot(trainer, snapshot, int(row["labelled"]))
         rank_zero_info(in_one_line(row))
         self._write_tables(trainer)
+        assert self.folder is not None
+        if not dry_run(trainer):
+            log_pictures(trainer, self.folder, row)
 
     def _write_tables(self, trainer: Trainer) -> None:
         """Write the run's CSV files, as far as it is."""

@@ -120,10 +120,17 @@ def uncertainty(rounds: pd.DataFrame) -> Figure:
 def purchases(acquisitions: pd.DataFrame, classes: Sequence[str]) -> Figure:
     """Draw how many labels of each class every round has bought."""
     figure, (axis,) = new(height=min(8.0, 2.2 + 0.1 * len(classes)))
+    draw_purchases(axis, acquisitions, classes)
+    figure.colorbar(axis.images[0], label="labels").outline.set_visible(False)
+    return figure
+
+
+def draw_purchases(axis: Axes, acquisitions: pd.DataFrame, classes: Sequence[str]) -> None:
+    """Draw a row a class and a column a round, with numbers where there is room for them."""
     bought = acquisitions[acquisitions["kind"] != "complement"]
     counts = bought.pivot_table("index", "label", "round", aggfunc="count", fill_value=0)
     counts = counts.reindex(range(len(classes)), fill_value=0)
-    image = axis.imshow(counts, cmap="cividis", aspect="auto", vmin=0)
+    axis.imshow(counts, cmap="cividis", aspect="auto", vmin=0)
     rows = range(0, len(classes), -(-len(classes) // 60))
     axis.set_yticks(rows, [short(classes[i]) for i in rows])
     ticks = range(0, counts.shape[1], -(-counts.shape[1] // 15))
@@ -136,7 +143,23 @@ def purchases(acquisitions: pd.DataFrame, classes: Sequence[str]) -> Figure:
             ink = "#000000" if number > counts.to_numpy().max() / 2 else "#ffffff"
             axis.text(column, row, str(number), ha="center", va="center", color=ink, size=7)
     axis.grid(visible=False)
-    figure.colorbar(image, label="labels").outline.set_visible(False)
+
+
+def classes(acquisitions: pd.DataFrame, snapshot: Snapshot) -> Figure:
+    """Draw the purchases by class, and beside them how much of each class is right."""
+    names, table = snapshot.classes, snapshot.confusion_C_C
+    figure = Figure(figsize=(9, min(8.0, 3 + 0.1 * len(names))))
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
+    draw_purchases(left, acquisitions, names)
+    left.set_title("labels bought", size=10)
+    share = 100 * table.diagonal() / table.sum(1).clip(min=1)
+    right.barh(range(len(share)), share, color=COLOURS[0])
+    right.set(xlabel="of the class right (%)", xlim=(0, 115))
+    right.set_title("test accuracy by class", size=10)
+    right.spines[["top", "right"]].set_visible(False)
+    if len(names) <= 40:
+        for row in np.flatnonzero(table.sum(1)):
+            right.text(share[row] + 1, row, f"{share[row]:.1f}", va="center", size=7)
     return figure
 
 
@@ -203,6 +226,14 @@ def draw_reliability(axis: Axes, snapshots: Mapping[str, Snapshot]) -> None:
         axis.scatter(100 * confidence, 100 * right, s=size, color=COLOURS[number])
     axis.set(xlabel="confidence (%)", ylabel="of these right (%)", xlim=(0, 102), ylim=(0, 102))
     axis.legend(frameon=False)
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """Return a figure as 8-bit RGB of shape (height, width, 3)."""
+    file = io.BytesIO()
+    figure.savefig(file, format="rgba", dpi=figure.dpi)
+    shape = round(figure.bbox.height), round(figure.bbox.width), 4
+    return np.frombuffer(file.getvalue(), np.uint8).reshape(shape)[..., :3]
 
 
 def errors(snapshot: Snapshot, name: str) -> Figure:

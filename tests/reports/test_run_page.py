@@ -23,6 +23,7 @@ from baldvae_pl.experiments.writing import COLUMNS
 from baldvae_pl.loop.dashboard import ORDER
 from baldvae_pl.loop.picturing import gallery, reliability_of
 from baldvae_pl.main import main
+from baldvae_pl.reports import figures
 from baldvae_pl.reports.figures import KNOWN, style_of, svg, wins
 from baldvae_pl.reports.galleries import MOST_ROUNDS, evenly
 from baldvae_pl.reports.pictures import CAPTION, WIDTH, data_uri, sheet
@@ -198,12 +199,31 @@ def test_tensorboard_tells_the_story_in_order_and_says_what_each_number_is(
     assert [point.step for point in events.Scalars("1 test/acc")] == [15, 40, 65, 90]
     pictures = {tag for tag in events.Tags()["images"] if tag.startswith("images/")}
     assert "images/5 errors and reliability" in pictures
-    assert len(pictures) == 5
+    assert len(pictures) == 7
+    assert [point.step for point in events.Images("images/6 classes")] == [15, 40, 65, 90]
     assert "custom_scalars__config__" in events.Tags()["tensors"]
     about = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     started = HParamsPluginData.FromString(about).session_start_info
     assert started.group_name == "digits/version_0, seed 0"
     assert started.hparams["function"].string_value == "bald"
+
+
+def test_purchases_and_accuracy_are_drawn_by_class(finished_run: Path) -> None:
+    folder = RunFolder(finished_run / RUN)
+    acquisitions, snapshot = pd.read_csv(folder.acquisitions), snapshots_of(folder)[-1]
+    figure = figures.classes(acquisitions, snapshot)
+    bought, right = figure.axes
+    table = np.asarray(bought.images[0].get_array())
+    labelled = acquisitions[acquisitions["kind"] != "complement"]
+    assert table.shape == (10, 4)
+    for round, label in zip(labelled["round"], labelled["label"], strict=True):
+        table[label, round] -= 1
+    assert not table.any()
+    widths: list[float] = [bar.get_width() for bar in right.patches]  # type: ignore[attr-defined]
+    confusion = snapshot.confusion_C_C
+    assert widths == pytest.approx(100 * confusion.diagonal() / confusion.sum(1))
+    assert [text.get_text() for text in right.texts] == [f"{width:.1f}" for width in widths]
+    assert figures.pixels(figure).shape == (400, 900, 3)
 
 
 def test_a_sheet_has_all_pictures_above_their_captions() -> None:

@@ -2,11 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import QUIET, RUN, SMALL, assert_same_run, rounds_of
 from killed import ran
+from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
+from PIL import Image
 
+from baldvae_pl.loop.dashboard import log_picture
 from baldvae_pl.runs.checkpoints import RunCheckpoint, load_checkpoint
+
+PICTURE = np.arange(12 * 9 * 3, dtype=np.uint8).reshape(12, 9, 3)
 
 LOGGERS = {
     "none": ["--trainer.logger=false"],
@@ -39,6 +45,26 @@ def test_a_run_of_any_logger_goes_on_in_its_folder(
     assert with_events <= {tmp_path / "tb" / "mine" / f"version_{k}" for k in (0, 1)}
     if logger == "csv here":
         assert (tmp_path / "lightning_logs" / "version_0" / "metrics.csv").is_file()
+
+
+def test_mlflow_gets_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow", reason="mlflow is not installed")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    logger = MLFlowLogger(tracking_uri=f"file:{tmp_path / 'runs'}")
+    log_picture(logger, "images/1 bought", PICTURE, 20)
+    (file,) = (tmp_path / "runs").rglob("images~1 bought+step+20+*.png")
+    with Image.open(file) as image:
+        assert (np.asarray(image) == PICTURE).all()
+
+
+def test_weights_and_biases_gets_pictures(tmp_path: Path) -> None:
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    logger = WandbLogger(offline=True, save_dir=tmp_path)
+    log_picture(logger, "images/1 bought", PICTURE, 20)
+    logger.experiment.finish()
+    (file,) = tmp_path.rglob("media/images/images/1 bought_*.png")
+    with Image.open(file) as image:
+        assert (np.asarray(image) == PICTURE).all()
 
 
 def test_a_run_without_a_logger_is_tested_and_a_second_one_has_a_folder_of_its_own(
