@@ -76,6 +76,13 @@ def parse_compare(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         help="print the METHOD:SEED of each run, a line each, and make none",
     )
     parser.add_argument(
+        "--slurm",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="send each run to Slurm as a job, and the report after them; options of sbatch as "
+        "submitit names them, time (in minutes) among them: time=60 partition=gpu gpus_per_node=1",
+    )
+    parser.add_argument(
         "--folder", type=folder, help=f"of the comparison (default: {RUNS}/compare/<configs>)"
     )
     parser.add_argument("--baseline", default="bald_o", help="method that others are compared to")

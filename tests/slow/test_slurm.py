@@ -137,6 +137,34 @@ def test_an_array_of_runs_is_requeued_and_ends_in_the_same_tables(
 
 
 @pytest.mark.usefixtures("slurm")
+def test_compare_sends_its_runs_and_their_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparison = ["compare", "--configs=digits", "--methods", "bald_vae", "bald_o", "--seeds=0"]
+    comparison += ["--folder=figure", "--acquisition.rounds=4", "--vae.epochs=1", *QUIET]
+    here, alone = tmp_path / "here", tmp_path / "alone"
+    for folder in (here, alone):
+        folder.mkdir()
+    monkeypatch.chdir(here)
+    sent = baldvae(*comparison, "--slurm", "time=20", cwd=here)
+    assert sent.returncode == 0, sent.stderr
+    (job,) = re.findall(r"2 runs are sent as job (\d+), their report as job \d+", sent.stdout)
+    place = Path("figure/seed_0/lightning_logs")
+    runs = [place / f"digits+{method}" / "version_0" for method in ("bald_vae", "bald_o")]
+    wait_for((runs[0] / "checkpoints" / "last.ckpt").is_file)
+    said_by("scancel", "--signal=USR2", f"{job}_0")  # the warning, at which submitit requeues it
+    wait_for(lambda: said_by("squeue", "--noheader") == "", 600)
+    assert Path("figure/seed_0/digits+bald_vae.log").read_text().count("Seed set to") == 2
+    assert Path("figure/report.html").is_file()
+    assert baldvae(*comparison, cwd=alone).returncode == 0
+    for run in runs:
+        tables = [rounds_of(folder / run) for folder in (here, alone)]
+        pd.testing.assert_frame_equal(*tables, check_exact=True)
+    again = baldvae(*comparison, "--slurm", "time=20", cwd=here)
+    assert again.stdout.startswith("The results are in")
+
+
+@pytest.mark.usefixtures("slurm")
 def test_two_nodes_buy_what_one_process_buys_also_when_they_are_requeued(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
