@@ -19,6 +19,7 @@ import baldvae_pl
 from baldvae_pl.cli.app import BaldVAECLI, make_cli, plan
 from baldvae_pl.cli.configs import find_config, find_yaml
 from baldvae_pl.cli.parser import MOVED_OPTIONS, plugins
+from baldvae_pl.experiments.arguments import parse_compare
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -26,7 +27,17 @@ RESULTS = ROOT / "docs" / "results" / "README.md"
 EVERY_TEXT = [*DOCUMENTS, RESULTS, ROOT / "lightning_logs" / "README.md", ROOT / "CHANGELOG.md"]
 
 OF_OTHERS = {
-    *("configs", "methods", "seeds", "jobs", "only", "list", "folder", "baseline"),  # compare
+    *(
+        "configs",
+        "methods",
+        "seeds",
+        "jobs",
+        "only",
+        "list",
+        "slurm",
+        "folder",
+        "baseline",
+    ),  # compare
     *("out", "labels", "accuracies"),  # baldvae report
     *("host", "page_only"),  # baldvae label
     *("table", "tree", "copy", "labels"),  # baldvae labels
@@ -35,6 +46,7 @@ OF_OTHERS = {
     *("requeue", "signal", "open-mode", "output", "array", "parsable", "nodes"),  # sbatch
     *("dependency", "wrap", "ntasks-per-node"),  # sbatch too
     *("trainer.logger.tracking_uri", "trainer.logger.run_id", "trainer.logger.offline"),
+    *("trainer.logger.id", "trainer.logger.resume"),
     *("logdir", "index-url", "check", "help"),  # tensorboard, pip, ruff
     "model.optimizer.fused",  # torch.optim.Adam
 }
@@ -194,20 +206,17 @@ def commands() -> Iterator[tuple[Path, str]]:
 def settings_of(command: str) -> Iterator[list[str]]:
     """The arguments of each `baldvae fit` or the like that a command makes."""
     _, subcommand, *words = shlex.split(command)
-    parser = argparse.ArgumentParser(allow_abbrev=False)
-    parser.add_argument("--ckpt_path")  # there is no run to go on with
-    parser.add_argument("--config", action="append", default=[])
-    parser.add_argument("--configs", nargs="+", default=[])
-    parser.add_argument("--methods", nargs="+", default=["bald_vae"])
-    parser.add_argument("--seeds", nargs="+")
-    parser.add_argument("--jobs")
-    known, rest = parser.parse_known_args(words)
     if subcommand == "compare":
-        for config in known.configs:
-            for method in known.methods:
+        chosen, rest = parse_compare(words)
+        for config in chosen.configs:
+            for method in chosen.methods:
                 names = [*config.split("+"), method]
                 yield ["fit", *(f"--config={find_yaml(name)}" for name in names), *rest]
     else:
+        parser = argparse.ArgumentParser(allow_abbrev=False)
+        parser.add_argument("--ckpt_path")  # there is no run to go on with
+        parser.add_argument("--config", action="append", default=[])
+        known, rest = parser.parse_known_args(words)
         # A user's own configuration is like the template.
         shipped = [
             name if Path(find_config(name)).is_file() else "image_folder.yaml"
