@@ -55,7 +55,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from killed import ran  # which imports much that most tests do not need
 
     folder = tmp_path_factory.mktemp("finished")
-    done = ran(*SMALL, cwd=folder)
+    done = ran(*SMALL, cwd=folder, pictures=True)
     assert done.returncode == 0, done.stderr
     rounds = rounds_of(folder / RUN)
     assert rounds["complemented"].sum() > 0  # else it would prove nothing about complements

@@ -22,7 +22,7 @@ from lightning.pytorch.strategies.launchers import subprocess_script
 
 from baldvae_pl import oracle
 from baldvae_pl.data.answers import Ledger
-from baldvae_pl.loop import scoring
+from baldvae_pl.loop import rounds, scoring
 from baldvae_pl.loop.rounds import ActiveLearning
 from baldvae_pl.main import main
 from baldvae_pl.modules import VAE, Classifier
@@ -165,7 +165,9 @@ class ForkedProcess:
             os.kill(self.pid, signum)
 
 
-def become_the_command(arguments: Sequence[str], folder: Path, at: At | None) -> None:
+def become_the_command(
+    arguments: Sequence[str], folder: Path, at: At | None, pictures: bool
+) -> None:
     """Run the command in this fork, in a folder, and end the fork."""
     os.setpgrp()
     os.chdir(folder)
@@ -173,6 +175,8 @@ def become_the_command(arguments: Sequence[str], folder: Path, at: At | None) ->
     say_everything_to(output)
     patched = oracle.KnownLabels
     patched.__call__ = note_questions(patched.__call__)  # type: ignore[method-assign]
+    if not pictures:
+        rounds.log_pictures = lambda *_: None  # type: ignore[assignment]
     if at is not None:
         at.install()
     ForkedProcess.arguments = arguments
@@ -187,6 +191,7 @@ def forked(
     when: Callable[[], bool] | None = None,
     after: float | None = None,
     signum: int = signal.SIGKILL,
+    pictures: bool = False,
 ) -> int:
     """Run the command in a fork.
 
@@ -197,6 +202,7 @@ def forked(
         when: It gets a signal once this is true,
         after: or after so many seconds.
         signum: Which signal.
+        pictures: Draw those of TensorBoard, too, which takes half of the time of a small run.
 
     Returns:
         The exit code, or minus the signal that killed it.
@@ -204,7 +210,7 @@ def forked(
     process = os.fork()
     if process == 0:
         try:
-            become_the_command(arguments, folder, at)
+            become_the_command(arguments, folder, at, pictures)
         finally:
             os._exit(71)  # a fork that fails before must not go on as a second pytest
     timer = Timer(after if after is not None else 300, os.kill, (process, signum))

@@ -163,10 +163,7 @@ def log_pictures(trainer: Trainer, folder: RunFolder, row: Mapping[str, float]) 
         for tag, of_it in galleries.items()
         if len(of_it[0].pictures)
     }
-    drawn = {
-        "images/6 classes": figures.classes(acquisitions, snapshot),
-        "images/7 seconds": figures.seconds(rounds),
-    }
+    drawn = {"images/6 classes and seconds": figures.progress(rounds, acquisitions, snapshot)}
     if snapshot.confusion_C_C.any():
         errors = figures.errors(snapshot, f"{labels} labels")
         drawn["images/5 errors and reliability"] = errors

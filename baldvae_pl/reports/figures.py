@@ -120,46 +120,48 @@ def uncertainty(rounds: pd.DataFrame) -> Figure:
 def purchases(acquisitions: pd.DataFrame, classes: Sequence[str]) -> Figure:
     """Draw how many labels of each class every round has bought."""
     figure, (axis,) = new(height=min(8.0, 2.2 + 0.1 * len(classes)))
-    draw_purchases(axis, acquisitions, classes)
+    counts = draw_purchases(axis, acquisitions, classes)
+    if len(classes) <= 20 and counts.shape[1] <= 25:
+        for row, column in np.argwhere(counts > 0):
+            number = counts[row, column]
+            ink = "#000000" if number > counts.max() / 2 else "#ffffff"
+            axis.text(column, row, str(number), ha="center", va="center", color=ink, size=7)
     figure.colorbar(axis.images[0], label="labels").outline.set_visible(False)
     return figure
 
 
-def draw_purchases(axis: Axes, acquisitions: pd.DataFrame, classes: Sequence[str]) -> None:
-    """Draw a row a class and a column a round, with numbers where there is room for them."""
+def draw_purchases(axis: Axes, acquisitions: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
+    """Draw the labels bought, a row a class and a column a round, and return their numbers."""
     bought = acquisitions[acquisitions["kind"] != "complement"]
-    counts = bought.pivot_table("index", "label", "round", aggfunc="count", fill_value=0)
-    counts = counts.reindex(range(len(classes)), fill_value=0)
+    table = bought.pivot_table("index", "label", "round", aggfunc="count", fill_value=0)
+    table = table.reindex(range(len(classes)), fill_value=0)
+    counts: np.ndarray = table.to_numpy()
     axis.imshow(counts, cmap="cividis", aspect="auto", vmin=0)
     rows = range(0, len(classes), -(-len(classes) // 60))
     axis.set_yticks(rows, [short(classes[i]) for i in rows])
     ticks = range(0, counts.shape[1], -(-counts.shape[1] // 15))
-    names = ["first" if round == 0 else str(round - 1) for round in counts.columns]
+    names = ["first" if round == 0 else str(round - 1) for round in table.columns]
     axis.set_xticks(ticks, [names[i] for i in ticks])
     axis.set(xlabel="bought after round", ylabel="class")
-    if len(classes) <= 20 and counts.shape[1] <= 25:
-        for row, column in np.argwhere(counts.to_numpy() > 0):
-            number = counts.iloc[row, column]
-            ink = "#000000" if number > counts.to_numpy().max() / 2 else "#ffffff"
-            axis.text(column, row, str(number), ha="center", va="center", color=ink, size=7)
     axis.grid(visible=False)
+    return counts
 
 
-def classes(acquisitions: pd.DataFrame, snapshot: Snapshot) -> Figure:
-    """Draw the purchases by class, and beside them how much of each class is right."""
+def progress(rounds: pd.DataFrame, acquisitions: pd.DataFrame, snapshot: Snapshot) -> Figure:
+    """Draw labels bought and accuracy by class, and seconds by phase, in little time."""
     names, table = snapshot.classes, snapshot.confusion_C_C
-    figure = Figure(figsize=(9, min(8.0, 3 + 0.1 * len(names))))
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
-    draw_purchases(left, acquisitions, names)
-    left.set_title("labels bought", size=10)
+    figure = Figure(figsize=(14, min(8.0, 3 + 0.1 * len(names))))
+    bought, right, time = figure.subplots(1, 3, width_ratios=(3, 1, 3))
+    counts = draw_purchases(bought, acquisitions, names)
+    bought.set_title(f"labels bought, from 0 (dark) to {counts.max()} (bright)", size=10)
     share = 100 * table.diagonal() / table.sum(1).clip(min=1)
     right.barh(range(len(share)), share, color=COLOURS[0])
-    right.set(xlabel="of the class right (%)", xlim=(0, 115))
-    right.set_title("test accuracy by class", size=10)
-    right.spines[["top", "right"]].set_visible(False)
-    if len(names) <= 40:
-        for row in np.flatnonzero(table.sum(1)):
-            right.text(share[row] + 1, row, f"{share[row]:.1f}", va="center", size=7)
+    right.set(xlabel="of the class right (%)", xlim=(0, 125), yticks=[], ylim=bought.get_ylim())
+    right.set_title("test accuracy", size=10)
+    for row in np.flatnonzero(table.sum(1)) if len(names) <= 40 else []:
+        right.text(share[row] + 1, row, f"{share[row]:.1f}", va="center", size=7)
+    draw_seconds(time, rounds)
+    time.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, fontsize=8)
     return figure
 
 
@@ -248,6 +250,13 @@ def errors(snapshot: Snapshot, name: str) -> Figure:
 def seconds(rounds: pd.DataFrame) -> Figure:
     """Draw what the time of a round goes to."""
     figure, (axis,) = new()
+    draw_seconds(axis, rounds)
+    legend_above(figure)
+    return figure
+
+
+def draw_seconds(axis: Axes, rounds: pd.DataFrame) -> None:
+    """Draw a bar a round, of one phase above the other."""
     below = np.zeros(len(rounds))
     for number, phase in enumerate(PHASES):
         if f"seconds_{phase}" in rounds:
@@ -257,8 +266,6 @@ def seconds(rounds: pd.DataFrame) -> Figure:
             axis.bar(x, height, width=width, bottom=below, color=colour, label=label)
             below += height
     axis.set(xlabel="labels", ylabel="seconds")
-    legend_above(figure)
-    return figure
 
 
 def wins(table: pd.DataFrame) -> Figure:

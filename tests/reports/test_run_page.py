@@ -199,8 +199,13 @@ def test_tensorboard_tells_the_story_in_order_and_says_what_each_number_is(
     assert [point.step for point in events.Scalars("1 test/acc")] == [15, 40, 65, 90]
     pictures = {tag for tag in events.Tags()["images"] if tag.startswith("images/")}
     assert "images/5 errors and reliability" in pictures
-    assert len(pictures) == 7
-    assert [point.step for point in events.Images("images/6 classes")] == [15, 40, 65, 90]
+    assert len(pictures) == 6
+    assert [point.step for point in events.Images("images/6 classes and seconds")] == [
+        15,
+        40,
+        65,
+        90,
+    ]
     assert "custom_scalars__config__" in events.Tags()["tensors"]
     about = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     started = HParamsPluginData.FromString(about).session_start_info
@@ -208,11 +213,12 @@ def test_tensorboard_tells_the_story_in_order_and_says_what_each_number_is(
     assert started.hparams["function"].string_value == "bald"
 
 
-def test_purchases_and_accuracy_are_drawn_by_class(finished_run: Path) -> None:
+def test_purchases_accuracy_and_seconds_are_drawn(finished_run: Path) -> None:
     folder = RunFolder(finished_run / RUN)
-    acquisitions, snapshot = pd.read_csv(folder.acquisitions), snapshots_of(folder)[-1]
-    figure = figures.classes(acquisitions, snapshot)
-    bought, right = figure.axes
+    rounds, acquisitions = pd.read_csv(folder.rounds), pd.read_csv(folder.acquisitions)
+    snapshot = snapshots_of(folder)[-1]
+    figure = figures.progress(rounds, acquisitions, snapshot)
+    bought, right, time = figure.axes
     table = np.asarray(bought.images[0].get_array())
     labelled = acquisitions[acquisitions["kind"] != "complement"]
     assert table.shape == (10, 4)
@@ -223,7 +229,9 @@ def test_purchases_and_accuracy_are_drawn_by_class(finished_run: Path) -> None:
     confusion = snapshot.confusion_C_C
     assert widths == pytest.approx(100 * confusion.diagonal() / confusion.sum(1))
     assert [text.get_text() for text in right.texts] == [f"{width:.1f}" for width in widths]
-    assert figures.pixels(figure).shape == (400, 900, 3)
+    heights = sum(bar.get_height() for bar in time.patches)  # type: ignore[attr-defined]
+    assert heights == pytest.approx(rounds.filter(like="seconds_").sum().sum())
+    assert figures.pixels(figure).shape == (400, 1400, 3)
 
 
 def test_a_sheet_has_all_pictures_above_their_captions() -> None:
