@@ -30,6 +30,7 @@ RATIOS = {
     "experiment": Ratio("times ours", ("plain", "Baal")),
     "processes": Ratio("share"),
     "comparison": Ratio("times ours", "each"),
+    "decoding": Ratio("speed, ours is 1", ("Pillow", "torchvision"), more_is_better=False),
 }
 """Of the tables that have any."""
 
@@ -48,7 +49,7 @@ def regressions(name: str, before: pd.DataFrame, now: pd.DataFrame) -> list[str]
     if name not in RATIOS:
         return []
     ratio = RATIOS[name]
-    told_apart = [column for column in ("precision", "way", "what") if column in before]
+    told_apart = [column for column in ("precision", "file", "way", "what") if column in before]
     if before[told_apart].to_numpy().tolist() != now[told_apart].to_numpy().tolist():
         raise ValueError(f"{name}: its rows are not those of the committed table, commit it anew")
     found = []

@@ -17,12 +17,14 @@ from pathlib import Path
 import pandas as pd
 import torch
 from comparison import comparison
+from decoding import decoding, folder
 from draws import quality
 from experiment import experiment
 from phases import operators, phases
 from processes import processes
 from regression import RATIOS, regressions
 from scoring import heads, limit, scoring
+from seeds import seeds
 from whole_rounds import memory, pools, training
 
 from baldvae_pl import MNIST, ImageFolder
@@ -66,6 +68,9 @@ def main() -> None:
         "processes": lambda: processes(chosen.data),
         "memory": memory,
         "pools": pools,
+        "seeds": lambda: seeds(source.train),
+        "decoding": decoding,
+        "folder": folder,
     }
     worse: list[str] = []
     for name, table in tables.items():

@@ -1,0 +1,86 @@
+"""Photographs of ImageNet's usual size to 224 pixels: how many a second, by us and by others."""
+
+import io
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from timing import seconds
+from torchvision.io import ImageReadMode, decode_jpeg
+from torchvision.transforms import v2
+
+from baldvae_pl import ImageFolder
+from baldvae_pl.data.decoding import decode
+
+SIDE, SIZES = 224, ((500, 375), (375, 500), (1600, 1200))
+"""Pixels that are wanted; widths and heights of files: ImageNet's, and a camera's."""
+
+
+def photographs(size: tuple[int, int], count: int) -> list[bytes]:
+    """Return files of made photographs: clouds of all sizes, with ImageNet's 2 bits a pixel."""
+    generator = np.random.default_rng(0)
+    files = []
+    for _ in range(count):
+        pixels = np.zeros((size[1], size[0], 3), dtype=np.float32)
+        for scale in (2, 8, 32, 128):
+            shape = (size[1] // scale + 1, size[0] // scale + 1, 3)
+            cloud = Image.fromarray(generator.integers(0, 256, shape, dtype=np.uint8))
+            pixels += np.asarray(cloud.resize(size, Image.Resampling.BICUBIC)) * scale**0.5
+        pixels *= 255 / pixels.max()
+        file = io.BytesIO()
+        Image.fromarray(pixels.astype(np.uint8)).save(file, "JPEG", quality=90)
+        files.append(file.getvalue())
+    return files
+
+
+def decoding() -> pd.DataFrame:
+    """Files a second in one thread, alternatives in turn; then a folder from the first start on."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    shrink = v2.Compose([v2.Resize(SIDE, antialias=True), v2.CenterCrop(SIDE)])
+    rows = []
+    for size in SIZES[::2]:
+        files = photographs(size, 40)
+        tensors = [torch.frombuffer(bytearray(file), dtype=torch.uint8) for file in files]
+        ways = {
+            "ours": lambda files=files: [decode(file, (3, SIDE, SIDE)) for file in files],
+            "Pillow, then Resize and CenterCrop": lambda files=files: [
+                shrink(Image.open(io.BytesIO(file)).convert("RGB")) for file in files
+            ],
+            "torchvision's decode_jpeg, then the same": lambda tensors=tensors: [
+                shrink(decode_jpeg(tensor, ImageReadMode.RGB)) for tensor in tensors
+            ],
+        }
+        times = seconds(ways, 5)
+        for way, took in times.items():
+            each = round(len(files) / took), round(times["ours"] / took, 2)
+            rows.append([f"{size[0]} x {size[1]}", way, *each])
+    torch.set_num_threads(threads)
+    return pd.DataFrame(rows, columns=["file", "way", "files a second", "speed, ours is 1"])
+
+
+def folder(count: int = 4000) -> pd.DataFrame:
+    """Seconds of a folder's first start and of its next one, and what the cache takes."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        for split in ("train", "test"):
+            (place / split / "one").mkdir(parents=True)
+        files = photographs(SIZES[0], 20) + photographs(SIZES[1], 20)
+        for number in range(count):
+            path = place / ("train" if number else "test") / "one" / f"{number:06}.jpg"
+            path.write_bytes(files[number % len(files)])
+        source = ImageFolder(image_size=SIDE, channels=3, cache_folder=place / "cache")
+        starts = []
+        for _ in range(2):
+            began = time.perf_counter()
+            source(place)
+            starts.append(time.perf_counter() - began)
+        size = sum(path.stat().st_size for path in (place / "cache").rglob("*") if path.is_file())
+    first, second = starts
+    row = [count, round(count / first), round(second, 2), round(size / count / 1000, 1)]
+    columns = ["files", "files a second, first start", "next start (s)", "kB of cache a file"]
+    return pd.DataFrame([row], columns=columns)
