@@ -153,7 +153,7 @@ def log_pictures(trainer: Trainer, folder: RunFolder, row: Mapping[str, float]) 
         return
     rounds, acquisitions = pd.read_csv(folder.rounds), pd.read_csv(folder.acquisitions)
     galleries = {
-        "images/1 bought": [snapshot.bought],
+        "images/1 the first 24 bought": [snapshot.bought],
         "images/2 most uncertain of those not bought": [snapshot.passed],
         "images/3 parents above complements": [snapshot.parents, snapshot.complements],
         "images/4 doubtful labels": [snapshot.doubtful],

@@ -237,7 +237,7 @@ def answers_to(round: Round, question: Question) -> Answers:
     each, data = round.each, round.data
     if data.people is None:
         return each.once(lambda: data.ask(question))
-    say(each.trainer, "waiting for answers")
+    say(each.trainer, "waits for your answers")
     with each.off_the_accelerator():
         return each.once(lambda: data.ask(question))
 

@@ -79,12 +79,12 @@ def in_one_line(row: dict[str, float]) -> str:
     else:
         text += f"test accuracy {row.get('test/acc', float('nan')):.2%}"
     if "answers/agreement" in row:
-        text += f"; of the new answers it had guessed {row['answers/agreement']:.0%}"
+        text += f"; of the new answers it had predicted {row['answers/agreement']:.0%}"
     if "acquired" in row and "bald/threshold" not in row:
         text += f"; {row['acquired']} more answers have come"
     elif "acquired" in row:
         text += (
             f"; bought {row['acquired']}, complemented {row['complemented']} (highest labelled "
-            f"score {row['bald/labelled_max']:.3f}, threshold {row['bald/threshold']:.3f})"
+            f"score {row['bald/labelled_max']:.3g}, threshold {row['bald/threshold']:.3g})"
         )
     return text

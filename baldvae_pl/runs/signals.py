@@ -118,7 +118,7 @@ def say_how_to_go_on(command: str = "") -> None:
     """Print the one sentence, on the first of several processes, and on the outermost."""
     if WITH_PARENT in os.environ:
         return
-    how = "The same command goes on." if command == "label" else HOW_TO_GO_ON
+    how = "Give the same command to go on." if command == "label" else HOW_TO_GO_ON
     ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
     if next((rank for rank in ranks if rank is not None), "0") == "0":
         print(f"baldvae: stopped. {how}", file=sys.stderr, flush=True)

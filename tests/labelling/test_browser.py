@@ -96,7 +96,7 @@ def test_wrong_labels_are_reviewed_many_are_answered_at_once_and_the_curve_is_dr
 
         person.page.click("text=Progress")
         until(lambda: "95 % interval (Wilson)" in person.text("#curve"), "the curve")
-        assert "measured with 12 images" in person.text("#curve")
+        assert "measured with 12 others" in person.text("#curve")
         assert person.page.locator("#curve polygon").count() == 1
 
         person.page.click("text=Review")

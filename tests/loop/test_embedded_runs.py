@@ -48,7 +48,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(here / "home"))
         (here / "frozen_net.py").write_text(FROZEN)
-        done = ran(*SMALL, *EMBEDDED, cwd=here)
+        done = ran(*SMALL, *EMBEDDED, cwd=here, pictures=True)
         assert done.returncode == 0, done.stderr
     assert "Embedding W" in done.stderr
     return here
@@ -70,7 +70,7 @@ def test_complements_are_vectors_and_pictures_show_what_is_nearest(finished: Pat
     assert complements == len(generated["images"]) > 0
     events = EventAccumulator(str(finished / RUN)).Reload()
     tags = events.Tags()["images"]
-    assert "images/1 bought" in tags
+    assert "images/1 the first 24 bought" in tags
     assert "images/3 parents above complements" in tags
 
 

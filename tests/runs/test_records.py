@@ -172,7 +172,7 @@ def test_a_crash_leaves_the_old_file(
 def test_a_round_in_one_line() -> None:
     assert in_one_line(HISTORY[0]) == (
         "round 0: 3 labels + 0 generated, test accuracy 50.00%; bought 3, complemented 1 "
-        "(highest labelled score 0.250, threshold 0.125)"
+        "(highest labelled score 0.25, threshold 0.125)"
     )
     assert in_one_line(HISTORY[2]) == "round 2: 8 labels + 4 generated, test accuracy 75.00%"
     assert math.isnan(float(in_one_line(HISTORY[1]).split()[-1].rstrip("%")))
