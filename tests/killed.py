@@ -22,7 +22,7 @@ from lightning.pytorch.strategies.launchers import subprocess_script
 
 from baldvae_pl import oracle
 from baldvae_pl.data.answers import Ledger
-from baldvae_pl.loop import rounds, scoring
+from baldvae_pl.loop import keeping, scoring
 from baldvae_pl.loop.rounds import ActiveLearning
 from baldvae_pl.main import main
 from baldvae_pl.modules import VAE, Classifier
@@ -176,7 +176,7 @@ def become_the_command(
     patched = oracle.KnownLabels
     patched.__call__ = note_questions(patched.__call__)  # type: ignore[method-assign]
     if not pictures:
-        rounds.log_pictures = lambda *_: None  # type: ignore[assignment]
+        keeping.log_pictures = lambda *_: None  # type: ignore[assignment]
     if at is not None:
         at.install()
     ForkedProcess.arguments = arguments

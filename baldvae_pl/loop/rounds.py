@@ -6,14 +6,11 @@ L and G, the validation loop (on the test set), and `on_train_epoch_end`, whose 
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from typing_extensions import override
@@ -21,17 +18,16 @@ from typing_extensions import override
 from baldvae_pl import acquisition as functions
 from baldvae_pl.acquisition import NetworkScore
 from baldvae_pl.complement import Autoencoder, Complement, Purchase, Uncertain
-from baldvae_pl.data.batches import to_floats
 from baldvae_pl.data.module import PoolDataModule
 from baldvae_pl.epig import EPIG, Acquisition
 from baldvae_pl.errors import SettingError, refused
 from baldvae_pl.labelling.curve import PATIENCE, has_flattened
-from baldvae_pl.loop import picturing, scoring, trial
+from baldvae_pl.loop import keeping, picturing, scoring, trial
 from baldvae_pl.loop.batch_norm import retake_statistics
-from baldvae_pl.loop.dashboard import log_layout, log_pictures, log_round
+from baldvae_pl.loop.dashboard import log_layout, log_round
 from baldvae_pl.loop.guards import check_agreement, check_scores
+from baldvae_pl.loop.new_classes import learn_new_classes
 from baldvae_pl.loop.processes import Processes, dry_run, pool_data
-from baldvae_pl.loop.projector import map_of, write_map
 from baldvae_pl.loop.purchase import (
     Round,
     TrainedRound,
@@ -51,8 +47,6 @@ from baldvae_pl.objective import Objective
 from baldvae_pl.options import resolve
 from baldvae_pl.posterior import Draws, MCDropout, Posterior, PosteriorFunction, eval_mode
 from baldvae_pl.runs.folder import RunFolder
-from baldvae_pl.runs.records import in_one_line, write_acquisitions, write_log, write_rounds
-from baldvae_pl.runs.snapshots import Snapshot, read_snapshot, write_snapshot
 from baldvae_pl.seeding import Purpose, derive_seed, make_generator
 from baldvae_pl.selection import Candidates, RandomSubset, Selection, TopK
 
@@ -223,7 +217,7 @@ class ActiveLearning(Callback):
         # A finished run that goes on, or one whose question is open: its last round has not bought.
         if self.history and "acquired" not in self.history[-1]:
             self._buy_or_stop(self._round(trainer, pl_module, int(self.history[-1]["round"])))
-        self._leave_records(trainer)
+        keeping.keep_records(trainer, self.folder, self.history)
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -231,7 +225,7 @@ class ActiveLearning(Callback):
         data, round = pool_data(trainer), trainer.current_epoch
         seed = data.seed
         self.training_began, self.training_ended = time.perf_counter(), None
-        self._learn_new_classes(trainer, pl_module)
+        learn_new_classes(trainer, pl_module)
         if not self.warm_start:
             torch.manual_seed(derive_seed(seed, round, Purpose.WEIGHTS))  # the same on every rank
             module.reset_parameters()
@@ -293,7 +287,9 @@ class ActiveLearning(Callback):
                     round.each, round.draws, test.images, "Testing with draws"
                 )
                 row |= scoring.metrics_with_draws(round.each, probs_N_C, test.labels)
-        self._leave_snapshot(round, picturing.after_the_test(round, probs_N_C, test.labels))
+        assert self.folder is not None
+        tested = picturing.after_the_test(round, probs_N_C, test.labels)
+        keeping.keep_snapshot(round, self.folder, tested)
         row |= scoring.graph_columns(getattr(pl_module, "objective", None), data)
         if data.people is not None:
             row |= scoring.interval(row.get("test/acc"), len(data.test.labels))
@@ -302,11 +298,11 @@ class ActiveLearning(Callback):
                     f"The accuracy has not risen for {PATIENCE} rounds, as far as "
                     f"{len(data.test.labels)} images can tell: more labels may no longer pay."
                 )
-            if not dry_run(trainer) and self.folder is not None:
+            if not dry_run(trainer):
                 write_review(round, self.folder)
         self.history.append(row)
         self._buy_or_stop(round)
-        self._leave_records(trainer)
+        keeping.keep_records(trainer, self.folder, self.history)
 
     @override
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -335,35 +331,6 @@ class ActiveLearning(Callback):
         names = {key: getattr(x, "__name__", type(x).__name__) for key, x in parts.items()}
         numbers = {"query_size": self.query_size, "mc_samples": self.mc_samples, "seed": data.seed}
         return names | numbers | {"warm_start": self.warm_start}
-
-    def _learn_new_classes(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the network an output for each class that was made while people labelled."""
-        data, module = pool_data(trainer), pl_module
-        if data.classes == data.all_classes:
-            return
-        new = [name for name in data.all_classes if name not in data.classes]
-        rank_zero_info(f"New classes: {', '.join(new)}")
-        data.classes = data.all_classes
-        adaptable: Any = module
-        if not hasattr(module, "adapt"):
-            raise SettingError(
-                f"{type(module).__name__} lacks adapt, by which it would learn of new classes. "
-                "Declare all by --data.source.classes."
-            )
-        before = adaptable.network.state_dict()
-        torch.manual_seed(derive_seed(data.seed, trainer.current_epoch, Purpose.WEIGHTS))
-        adaptable.adapt(data.pool.image_shape, len(data.classes))
-        after = adaptable.network.state_dict()
-        kept = {k: w for k, w in before.items() if w.shape == after[k].shape}
-        adaptable.network.load_state_dict(after | kept)  # for a warm start
-        module.to(trainer.strategy.root_device)
-        with eval_mode(adaptable.network), torch.no_grad():
-            outputs = adaptable.network(to_floats(data.train.images[:1]).to(module.device))
-        trial.check_outputs(adaptable.network, outputs.shape[-1], data)
-        if isinstance(trainer.strategy, DDPStrategy):  # which has wrapped the weights of before
-            trainer.strategy.model = module
-            trainer.strategy.configure_ddp()
-        trainer.strategy.setup_optimizers(trainer)
 
     def _round(self, trainer: Trainer, pl_module: LightningModule, number: int) -> TrainedRound:
         """Return a round's end; its draws are the same whenever and wherever they are made."""
@@ -430,10 +397,11 @@ class ActiveLearning(Callback):
         if round.data.people is not None or (purchase.indices < 0).any():
             row |= scoring.answers_columns(purchase, answers.labels)
         self.pending = None
-        if (before := self._snapshot_of(round)) is not None:
+        assert self.folder is not None
+        if (before := keeping.snapshot_of(round, self.folder)) is not None:
             about = (round, before, purchase, answers.labels, parents, complements)
-            self._leave_snapshot(round, picturing.after_the_purchase(*about))
-        self._leave_map(round, purchase)
+            keeping.keep_snapshot(round, self.folder, picturing.after_the_purchase(*about))
+        keeping.keep_map(round, purchase)
 
     def _choose(self, round: TrainedRound, row: dict[str, float]) -> Purchase:
         """Score all of W under the same draws, and choose what to buy of U.
@@ -481,51 +449,9 @@ class ActiveLearning(Callback):
         keeps = bool(trainer.checkpoint_callbacks) and not dry_run(trainer)
         if round.data.oracle is not None and trained and keeps:
             assert self.folder is not None
-            self._write_tables(trainer)  # for those who look while they are asked
+            # For those who look while they are asked.
+            keeping.write_tables(trainer, self.folder, self.history)
             trainer.save_checkpoint(self.folder.last, weights_only=False)
-
-    def _snapshot_of(self, round: TrainedRound) -> Snapshot | None:
-        """Return what a round looked like before its purchase, on every process."""
-        assert self.folder is not None
-        path = self.folder.snapshot(round.number)
-        return round.each.once(lambda: read_snapshot(path))
-
-    def _leave_snapshot(self, round: TrainedRound, snapshot: Snapshot) -> None:
-        """Keep what a round looked like, for reports."""
-        trainer = round.each.trainer
-        if trainer.is_global_zero and not dry_run(trainer):
-            assert self.folder is not None
-            write_snapshot(self.folder.snapshot(round.number), snapshot)
-
-    def _leave_map(self, round: TrainedRound, purchase: Purchase) -> None:
-        """Show in TensorBoard's projector where the purchase lies."""
-        trainer = round.each.trainer
-        loggers = [each for each in trainer.loggers if isinstance(each, TensorBoardLogger)]
-        if loggers and not dry_run(trainer):
-            points = map_of(round, purchase)
-            for logger in loggers if trainer.is_global_zero else []:
-                write_map(points, Path(logger.log_dir))
-
-    def _leave_records(self, trainer: Trainer) -> None:
-        """Log the newest row and write the run's CSV files."""
-        if not self.history:
-            return
-        row = self.history[-1]
-        log_round(trainer, row)
-        rank_zero_info(in_one_line(row))
-        self._write_tables(trainer)
-        assert self.folder is not None
-        if not dry_run(trainer):
-            log_pictures(trainer, self.folder, row)
-
-    def _write_tables(self, trainer: Trainer) -> None:
-        """Write the run's CSV files, as far as it is."""
-        if trainer.is_global_zero and not dry_run(trainer):
-            assert self.folder is not None
-            data = pool_data(trainer)
-            write_rounds(self.folder.rounds, self.history)
-            write_log(self.folder.log, self.history)
-            write_acquisitions(self.folder.acquisitions, data.pool, self.history, data.files)
 
     @override
     def state_dict(self) -> dict[str, Any]:
