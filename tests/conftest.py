@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from baldvae_pl.loop import keeping
 from baldvae_pl.main import main
 
 SMALL = [
@@ -47,6 +48,10 @@ RUN = Path("lightning_logs/digits/version_0")
 # Small tensors: two threads would only wait for each other, in this process and in its children.
 torch.set_num_threads(1)
 os.environ |= {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
+
+
+keeping.log_pictures = lambda *_: None  # type: ignore[assignment]
+"""They take half of the time of a small run; tests of them are of `finished_run`."""
 
 
 @pytest.fixture(scope="session")

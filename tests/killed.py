@@ -22,7 +22,7 @@ from lightning.pytorch.strategies.launchers import subprocess_script
 
 from baldvae_pl import oracle
 from baldvae_pl.data.answers import Ledger
-from baldvae_pl.loop import keeping, scoring
+from baldvae_pl.loop import dashboard, keeping, scoring
 from baldvae_pl.loop.rounds import ActiveLearning
 from baldvae_pl.main import main
 from baldvae_pl.modules import VAE, Classifier
@@ -173,10 +173,11 @@ def become_the_command(
     os.chdir(folder)
     output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     say_everything_to(output)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup ignores
     patched = oracle.KnownLabels
     patched.__call__ = note_questions(patched.__call__)  # type: ignore[method-assign]
-    if not pictures:
-        keeping.log_pictures = lambda *_: None  # type: ignore[assignment]
+    if pictures:
+        keeping.log_pictures = dashboard.log_pictures
     if at is not None:
         at.install()
     ForkedProcess.arguments = arguments

@@ -225,6 +225,7 @@ def settings_of(command: str) -> Iterator[list[str]]:
         yield [subcommand, *(f"--config={name}" for name in shipped), *rest]
 
 
+@pytest.mark.xdist_group("commands")  # many mean the same, which is found out once a process
 @pytest.mark.filterwarnings("ignore:LightningCLI's args parameter")  # pytest's own are in argv
 @pytest.mark.parametrize(
     ("document", "command"),

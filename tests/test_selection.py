@@ -91,7 +91,7 @@ def test_samples_have_the_distribution_of_the_paper(
     choose: type[Stochastic], coldness: float
 ) -> None:
     """Of ordered pairs: with p for the first, and p of what is left for the second."""
-    labelled, draws = [3], 4000
+    labelled, draws = [3], 1500
     unlabelled = [i for i in range(len(SCORES)) if i not in labelled]
     by_rank = sorted(unlabelled, key=lambda i: -SCORES[i].item())
     weight = {
@@ -161,10 +161,10 @@ def test_batch_bald_is_greedy_in_the_joint_information(seed: int, classes: int) 
     assert BatchBALD()(of).tolist() == chosen
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_batch_bald_is_that_of_batchbald_redux(seed: int) -> None:
     peer = pytest.importorskip("batchbald_redux.batchbald", reason="needs batchbald-redux")
-    log_probs = random_log_probs(60, 20, 10, scale=2.0, seed=seed)
+    log_probs = random_log_probs(30, 20, 10, scale=2.0, seed=seed)
     theirs = peer.get_batchbald_batch(log_probs.double(), 4, 10_000, dtype=torch.double)
     scores = torch.tensor([joint_information(image[None]) for image in log_probs])
     assert BatchBALD()(candidates(scores, 4, log_probs=log_probs)).tolist() == theirs.indices

@@ -317,6 +317,7 @@ def test_margin_needs_neither_dropout_nor_draws_that_disagree() -> None:
     assert len(bought) == 25
 
 
+@pytest.mark.slow
 def test_fashion_mnist_from_end_to_end() -> None:
     write_fashion_mnist(Path("here"), train=300, test=50)
     main(
