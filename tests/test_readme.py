@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from conftest import rounds_of
 from killed import ran
+from PIL import Image
 
 import baldvae_pl
 from baldvae_pl.cli.app import BaldVAECLI, make_cli, plan
@@ -101,6 +103,34 @@ def test_the_five_own_things_run(tmp_path: Path) -> None:
     rounds = rounds_of(run)
     assert rounds["unlabelled"].tolist() == [980, 960, 940]
     assert not (run / "checkpoints" / "vae.ckpt").exists()
+
+
+def test_shards_are_the_images_that_were_put_into_them(tmp_path: Path) -> None:
+    writer = pytest.importorskip("webdataset", reason="needs webdataset").TarWriter
+    for name in ("shards.py", "shards.yaml"):
+        (tmp_path / name).write_text(blocks()[name])
+    (tmp_path / "my_shards").mkdir()
+    digits = baldvae_pl.Digits()(tmp_path)
+    for split, part in (("train", digits.train), ("test", digits.test)):
+        for shard, places in enumerate(torch.arange(len(part.labels)).tensor_split(3)):
+            with writer(str(tmp_path / "my_shards" / f"{split}-{shard:04}.tar")) as file:
+                for i in places.tolist():
+                    pixels, label = part.images[i, 0].numpy(), str(int(part.labels[i]))
+                    file.write({"__key__": f"{i:06}", "png": Image.fromarray(pixels), "cls": label})
+    configs = [f"--config={name}" for name in ("digits.yaml", "shards.yaml", "smoke.yaml")]
+    for folder, command in (
+        ("one", ["fit", *configs]),
+        ("two", ["fit", *configs]),  # from the files that the first start has made
+        ("three", ["fit", *configs[::2], "--data.root=."]),
+    ):
+        root = f"--trainer.default_root_dir={folder}"
+        assert ran(*command, root, cwd=tmp_path).returncode == 0
+    tables = [
+        rounds_of(next((tmp_path / folder).glob("lightning_logs/*/version_0")))
+        for folder in ("one", "two", "three")
+    ]
+    pd.testing.assert_frame_equal(tables[0], tables[1], check_exact=True)
+    pd.testing.assert_frame_equal(tables[0], tables[2], check_exact=True)
 
 
 def test_an_oracle_that_waits_for_somebody_ends_the_run_and_goes_on(tmp_path: Path) -> None:
