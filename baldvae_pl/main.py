@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from baldvae_pl import __version__
-from baldvae_pl.errors import SettingError
+from baldvae_pl.errors import SettingError, is_of_other_processes
 from baldvae_pl.runs.signals import (
     Stopped,
     end_with_parent,
@@ -204,8 +204,7 @@ def end_for_known_reasons(error: Exception) -> None:
     lightning = sys.modules.get("lightning.fabric.utilities.exceptions")
     if lightning is not None and isinstance(error, lightning.MisconfigurationException):
         sys.exit(f"baldvae: error: {error}")
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(error, getattr(torch.distributed, "DistError", ())):
+    if is_of_other_processes(error):
         text = " ".join(str(error).split())
         sys.exit(
             f"baldvae: error: --trainer.devices: the processes of this run do not find each other, "

@@ -243,6 +243,53 @@ def test_two_nodes_buy_what_one_process_buys(tmp_path: Path) -> None:
     assert tables[0].read_bytes() == tables[1].read_bytes()
 
 
+DIES = """
+import os, pathlib, signal
+from baldvae_pl.acquisition import bald
+from torch.optim import SGD
+
+def die(calls):
+    there = pathlib.Path("died")
+    if os.environ.get("RANK") == "1" and calls == WHEN and not there.exists():
+        there.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+calls = 0
+def function(log_probs_N_T_C):
+    global calls
+    calls += 1
+    die(calls)
+    return bald(log_probs_N_T_C)
+
+class Optimizer(SGD):
+    calls = 0
+    def step(self, *args, **kwargs):
+        Optimizer.calls += 1
+        die(Optimizer.calls)
+        return super().step(*args, **kwargs)
+"""
+
+
+@pytest.mark.parametrize(
+    ("option", "when"),
+    [("--acquisition.function=dies.function", 200), ("--model.optimizer=dies.Optimizer", 2)],
+)
+def test_a_node_that_dies_ends_the_run_with_a_sentence_and_it_goes_on(
+    option: str, when: int, tmp_path: Path
+) -> None:
+    (tmp_path / "dies.py").write_text(DIES.replace("WHEN", str(when)))
+    command = [*UNTRAINED, option]
+    assert by_torchrun(command, tmp_path)() == [1, -9]
+    said = (tmp_path / "output.txt").read_text()
+    assert "baldvae: error: --trainer.devices: the processes of this run do not find" in said
+    assert "Traceback" not in said
+    assert (tmp_path / "died").exists()
+    checkpoint = [*(tmp_path / RUN / "checkpoints").glob("last.ckpt")]
+    go_on = ["--ckpt_path=last"] if checkpoint else []
+    ended = by_torchrun([*command, *go_on], tmp_path)()
+    assert ended == [0, 0], (tmp_path / "output.txt").read_text()
+
+
 def test_nodes_wait_together_for_their_turn_to_train_a_shared_vae(tmp_path: Path) -> None:
     vae = tmp_path / "vaes" / "one.ckpt"
     vae.parent.mkdir()
