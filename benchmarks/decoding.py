@@ -38,7 +38,7 @@ def photographs(size: tuple[int, int], count: int) -> list[bytes]:
 
 
 def decoding() -> pd.DataFrame:
-    """Files a second in one thread, alternatives in turn; then a folder from the first start on."""
+    """Files a second in one thread, alternatives in turn."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     shrink = v2.Compose([v2.Resize(SIDE, antialias=True), v2.CenterCrop(SIDE)])

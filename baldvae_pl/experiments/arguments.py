@@ -93,6 +93,11 @@ def parse_compare(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     for seed in chosen.seeds:
         if not 0 <= seed < 2**32:
             raise SettingError(f"--seeds: must be from 0 to {2**32 - 1}, got {seed}.")
+    if chosen.slurm is not None and (chosen.only is not None or chosen.jobs > 1):
+        raise SettingError(
+            "--slurm: goes with neither --only nor --jobs. For N jobs at once add "
+            "array_parallelism=N."
+        )
     for option in options:
         if instead := SET_BY_COMPARE.get(option.split("=")[0]):
             raise SettingError(f"{option}: `compare` sets this for each run. Use {instead}.")

@@ -37,13 +37,11 @@ def main(args: Sequence[str]) -> None:
     for run in runs:
         if not run.changed:
             check_begun(run.folder, run.settings)
-    if chosen.slurm is not None:
+    if chosen.slurm is not None and (left := [run for run in runs if run.done() < run.rounds]):
         from baldvae_pl.experiments.cluster import submit
 
-        left = [run for run in runs if run.done() < run.rounds and not run.folder.is_locked()]
-        if left:
-            submit(left, folder.absolute(), chosen.baseline, chosen.slurm)
-            return
+        submit(left, folder.absolute(), chosen.baseline, chosen.slurm)
+        return
     pair_up(runs)
     failed, waiting = work(runs, chosen.jobs)
     if chosen.only is None and any(run.done() for run in runs):

@@ -151,7 +151,8 @@ def log_pictures(trainer: Trainer, folder: RunFolder, row: Mapping[str, float]) 
     snapshot, labels = read_snapshot(folder.snapshot(int(row["round"]))), int(row["labelled"])
     if snapshot is None:
         return
-    rounds, acquisitions = pd.read_csv(folder.rounds), pd.read_csv(folder.acquisitions)
+    rounds = pd.read_csv(folder.rounds)
+    acquisitions = pd.read_csv(folder.acquisitions, encoding_errors="surrogateescape")
     galleries = {
         "images/1 the first 24 bought": [snapshot.bought],
         "images/2 most uncertain of those not bought": [snapshot.passed],

@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -157,7 +158,7 @@ def progress(rounds: pd.DataFrame, acquisitions: pd.DataFrame, snapshot: Snapsho
     share = 100 * table.diagonal() / table.sum(1).clip(min=1)
     right.barh(range(len(share)), share, color=COLOURS[0])
     right.set(xlabel="of the class right (%)", xlim=(0, 125), yticks=[], ylim=bought.get_ylim())
-    right.set_title("test accuracy", size=10)
+    right.set_title("test accuracy, mean over the draws", size=9)
     for row in np.flatnonzero(table.sum(1)) if len(names) <= 40 else []:
         right.text(share[row] + 1, row, f"{share[row]:.1f}", va="center", size=7)
     draw_seconds(time, rounds)
@@ -232,10 +233,10 @@ def draw_reliability(axis: Axes, snapshots: Mapping[str, Snapshot]) -> None:
 
 def pixels(figure: Figure) -> np.ndarray:
     """Return a figure as 8-bit RGB of shape (height, width, 3)."""
-    file = io.BytesIO()
-    figure.savefig(file, format="rgba", dpi=figure.dpi)
-    shape = round(figure.bbox.height), round(figure.bbox.width), 4
-    return np.frombuffer(file.getvalue(), np.uint8).reshape(shape)[..., :3]
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    drawn: np.ndarray = np.asarray(canvas.buffer_rgba())[..., :3]
+    return drawn
 
 
 def errors(snapshot: Snapshot, name: str) -> Figure:

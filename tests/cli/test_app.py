@@ -22,6 +22,10 @@ from baldvae_pl.main import main
 ROOT = Path(__file__).parent.parent.parent
 CONFIGS = sorted(shipped_configs().rglob("*.yaml"))
 METHODS = [path for path in CONFIGS if path.parent.name == "methods"]
+PRECISIONS = [
+    "bf16-mixed",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("bf16-true", "64-true")),
+]
 TINY = [
     *("--data.steps_per_round=1", "--acquisition.rounds=0", "--acquisition.mc_samples=2"),
     *("--vae.epochs=1", *QUIET),
@@ -166,13 +170,13 @@ def test_one_class_for_every_image_is_warned_of() -> None:
         main([*SMALL, *blind, "--acquisition.rounds=0", "--data.initial_labels=1"])
 
 
-@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed", "64-true"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_other_precisions_run(precision: str) -> None:
     main([*SMALL, "--acquisition.rounds=1", f"--trainer.precision={precision}"])
     assert rounds_of(RUN)["labelled"].tolist() == [15, 40]
 
 
-@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed", "64-true"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_all_that_encodes_and_moves_images_runs_in_other_precisions(precision: str) -> None:
     main(
         [

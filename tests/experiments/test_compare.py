@@ -120,6 +120,7 @@ def test_other_settings_are_refused_in_the_same_folder(grid: Path) -> None:
     assert len(list(grid.rglob("version_*"))) == 4
 
 
+@pytest.mark.slow
 def test_one_run_alone_is_the_same(grid: Path, tmp_path: Path) -> None:
     seeds = ["--seeds", "0", "1", "--only=vae_all:1"]
     done = ran(*GRID, "--methods", *METHODS, *seeds, cwd=tmp_path)

@@ -115,7 +115,10 @@ def alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "signum",
+    [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+)
 def test_the_training_process_ends_with_the_page(tmp_path: Path, signum: int) -> None:
     write_digits(tmp_path / "digits", 60)
     with desk(tmp_path) as office:

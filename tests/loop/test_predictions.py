@@ -110,7 +110,10 @@ def test_predict_sorts_by_bald(run: Path, trained: list[str]) -> None:
     pd.testing.assert_frame_equal(found, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("sort_by", ["margin", "least_confidence", "max_entropy"])
+@pytest.mark.parametrize(
+    "sort_by",
+    ["margin", "max_entropy", pytest.param("least_confidence", marks=pytest.mark.slow)],
+)
 def test_any_function_ranks(run: Path, trained: list[str], sort_by: str) -> None:
     folder = ["--predictions.folder=new", "--acquisition.function=margin"]
     main(["predict", *trained, *folder, f"--predictions.sort_by={sort_by}"])

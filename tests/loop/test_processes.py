@@ -271,23 +271,29 @@ class Optimizer(SGD):
 
 
 @pytest.mark.parametrize(
-    ("option", "when"),
-    [("--acquisition.function=dies.function", 200), ("--model.optimizer=dies.Optimizer", 2)],
+    ("options", "when"),
+    [
+        (["--acquisition.function=dies.function"], 200),
+        (["--model.optimizer=dies.Optimizer", "--model.optimizer.lr=0"], 3),
+    ],
 )
 def test_a_node_that_dies_ends_the_run_with_a_sentence_and_it_goes_on(
-    option: str, when: int, tmp_path: Path
+    options: list[str], when: int, tmp_path: Path
 ) -> None:
-    (tmp_path / "dies.py").write_text(DIES.replace("WHEN", str(when)))
-    command = [*UNTRAINED, option]
-    assert by_torchrun(command, tmp_path)() == [1, -9]
-    said = (tmp_path / "output.txt").read_text()
+    alone, nodes = tmp_path / "alone", tmp_path / "nodes"
+    for folder in (alone, nodes):
+        folder.mkdir()
+    assert ran(*UNTRAINED, cwd=alone).returncode == 0
+    (nodes / "dies.py").write_text(DIES.replace("WHEN", str(when)))
+    assert by_torchrun([*UNTRAINED, *options], nodes)() == [1, -9]
+    said = (nodes / "output.txt").read_text()
     assert "baldvae: error: --trainer.devices: the processes of this run do not find" in said
     assert "Traceback" not in said
-    assert (tmp_path / "died").exists()
-    checkpoint = [*(tmp_path / RUN / "checkpoints").glob("last.ckpt")]
-    go_on = ["--ckpt_path=last"] if checkpoint else []
-    ended = by_torchrun([*command, *go_on], tmp_path)()
-    assert ended == [0, 0], (tmp_path / "output.txt").read_text()
+    assert 0 < len(rounds_of(nodes / RUN)) < 4
+    ended = by_torchrun([*UNTRAINED, *options, "--ckpt_path=last"], nodes)()
+    assert ended == [0, 0], (nodes / "output.txt").read_text()
+    tables = [folder / RUN / "acquisitions.csv" for folder in (alone, nodes)]
+    assert tables[0].read_bytes() == tables[1].read_bytes()
 
 
 def test_nodes_wait_together_for_their_turn_to_train_a_shared_vae(tmp_path: Path) -> None:

@@ -33,7 +33,15 @@ def scheduler(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     return name
 
 
-@pytest.mark.parametrize("signum", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGXCPU])
+@pytest.mark.parametrize(
+    "signum",
+    [
+        signal.SIGUSR1,
+        signal.SIGHUP,
+        pytest.param(signal.SIGUSR2, marks=pytest.mark.slow),
+        pytest.param(signal.SIGXCPU, marks=pytest.mark.slow),
+    ],
+)
 def test_a_warning_ends_a_job_as_a_signal_does_and_it_goes_on_when_it_is_requeued(
     signum: int, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,7 +84,18 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "in the first labels",
+        "in a purchase",
+        *(
+            pytest.param(moment, marks=pytest.mark.slow)
+            for moment in MOMENTS
+            if moment not in ("in the first labels", "in a purchase")
+        ),
+    ],
+)
 def test_no_answer_is_asked_for_twice_after_a_power_cut(
     moment: str, finished_run: Path, powered: tuple[Path, Path]
 ) -> None:
@@ -114,8 +125,8 @@ def test_no_answer_is_asked_for_twice_after_a_power_cut(
     "at",
     [
         pytest.param(At("checkpoint", 2, afterwards=True), id="after a checkpoint"),
-        pytest.param(At("rename", 5), id="before a rename"),
-        pytest.param(At("csv", 4, afterwards=True), id="after a table"),
+        pytest.param(At("rename", 5), id="before a rename", marks=pytest.mark.slow),
+        pytest.param(At("csv", 4, afterwards=True), id="after a table", marks=pytest.mark.slow),
         pytest.param(At("training", 20), id="in a training"),
     ],
 )

@@ -164,7 +164,14 @@ def test_a_run_killed_between_two_answers_asks_for_the_rest_alone(
 
 
 @pytest.mark.parametrize(
-    ("round", "given"), [(0, 0), (0, 7), (2, 0), (2, 10)], ids=lambda value: str(value)
+    ("round", "given"),
+    [
+        (0, 7),
+        (2, 10),
+        pytest.param(0, 0, marks=pytest.mark.slow),
+        pytest.param(2, 0, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_a_run_that_waits_for_answers_goes_on_to_the_same_bits(
     round: int, given: int, finished_run: Path, tmp_path: Path

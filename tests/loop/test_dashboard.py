@@ -1,0 +1,102 @@
+"""Pictures of a round for each logger that takes some."""
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import RUN
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, WandbLogger
+
+from baldvae_pl.loop.dashboard import log_pictures
+from baldvae_pl.runs.folder import RunFolder
+from baldvae_pl.runs.snapshots import read_snapshot, write_snapshot
+
+ROW = {"round": 2.0, "labelled": 65.0}
+GALLERIES = [
+    "images/1 the first 24 bought",
+    "images/2 most uncertain of those not bought",
+    "images/3 parents above complements",
+    "images/4 doubtful labels",
+]
+TAGS = {*GALLERIES, "images/5 errors and reliability", "images/6 classes and seconds"}
+
+
+class Weights(WandbLogger):
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.given: dict[str, tuple[int, np.ndarray]] = {}
+
+    def log_image(self, key: str, images: list[Any], step: int | None = None, **_: Any) -> None:
+        (image,), step = images, step or 0
+        self.given[key] = step, image
+
+
+class Flow(MLFlowLogger):
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.given: dict[str, tuple[int, np.ndarray]] = {}
+
+    @property
+    def run_id(self) -> str:
+        return "mine"
+
+    @property
+    def experiment(self) -> Any:
+        return self
+
+    def log_image(self, run: str, image: np.ndarray, key: str, step: int, **_: Any) -> None:
+        assert run == "mine"
+        self.given[key] = step, image
+
+
+@pytest.fixture
+def folder(finished_run: Path, tmp_path: Path) -> RunFolder:
+    """The folder of a run, to be changed."""
+    shutil.copytree(finished_run / RUN, tmp_path / "run")
+    return RunFolder(tmp_path / "run")
+
+
+def given(folder: RunFolder, first: bool = True) -> list[dict[str, tuple[int, np.ndarray]]]:
+    """What two loggers get, beside one that takes no pictures."""
+    loggers = [Weights(), CSVLogger(folder.path), Flow()]
+    trainer: Any = SimpleNamespace(loggers=loggers, is_global_zero=first)
+    log_pictures(trainer, folder, ROW)
+    return [logger.given for logger in loggers if not isinstance(logger, CSVLogger)]
+
+
+def test_each_logger_gets_the_same_pictures_at_the_number_of_labels(folder: RunFolder) -> None:
+    one, other = given(folder)
+    assert one.keys() == other.keys() == TAGS
+    for tag in TAGS:
+        assert one[tag][0] == other[tag][0] == 65
+        assert (one[tag][1] == other[tag][1]).all()
+        assert one[tag][1].dtype == np.uint8
+        assert one[tag][1].shape[2] == 3
+    assert given(folder, first=False) == [{}, {}]
+
+
+def test_without_test_images_there_is_all_but_errors(folder: RunFolder) -> None:
+    snapshot = read_snapshot(folder.snapshot(2))
+    assert snapshot is not None
+    nothing = np.zeros_like(snapshot.confusion_C_C)
+    classes = [*snapshot.classes, "made while people labelled"]
+    write_snapshot(folder.snapshot(2), snapshot._replace(confusion_C_C=nothing, classes=classes))
+    assert given(folder)[0].keys() == TAGS - {"images/5 errors and reliability"}
+
+
+def test_names_of_files_may_be_no_text(folder: RunFolder) -> None:
+    rows = folder.acquisitions.read_bytes().splitlines()
+    folder.acquisitions.write_bytes(
+        b"\n".join([rows[0], *(row + b"caf\xe9.png" for row in rows[1:])])
+    )
+    assert given(folder)[0].keys() == TAGS
+
+
+def test_a_damaged_snapshot_has_no_pictures(folder: RunFolder) -> None:
+    folder.snapshot(2).write_bytes(b"half")
+    assert given(folder) == [{}, {}]
