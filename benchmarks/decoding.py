@@ -1,9 +1,12 @@
 """Photographs of ImageNet's usual size to 224 pixels: how many a second, by us and by others."""
 
 import io
+import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,6 +18,8 @@ from torchvision.transforms import v2
 
 from baldvae_pl import ImageFolder
 from baldvae_pl.data.decoding import decode
+
+T = TypeVar("T")
 
 SIDE, SIZES = 224, ((500, 375), (375, 500), (1600, 1200))
 """Pixels that are wanted; widths and heights of files: ImageNet's, and a camera's."""
@@ -64,7 +69,7 @@ def decoding() -> pd.DataFrame:
 
 
 def folder(count: int = 4000) -> pd.DataFrame:
-    """Seconds of a folder's first start and of its next one, and what the cache takes."""
+    """A folder's first start and its next one, its cache, and how fast W is read from that."""
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         for split in ("train", "test"):
@@ -74,13 +79,37 @@ def folder(count: int = 4000) -> pd.DataFrame:
             path = place / ("train" if number else "test") / "one" / f"{number:06}.jpg"
             path.write_bytes(files[number % len(files)])
         source = ImageFolder(image_size=SIDE, channels=3, cache_folder=place / "cache")
-        starts = []
-        for _ in range(2):
-            began = time.perf_counter()
-            source(place)
-            starts.append(time.perf_counter() - began)
+        first, _ = timed(lambda: source(place))
+        second, made = timed(lambda: source(place))
+        (pixels,) = (place / "cache").glob("train-*/images")
         size = sum(path.stat().st_size for path in (place / "cache").rglob("*") if path.is_file())
-    first, second = starts
-    row = [count, round(count / first), round(second, 2), round(size / count / 1000, 1)]
+        del made  # pages that are mapped stay in memory
+
+        def read() -> None:
+            bytes_ = pixels.stat().st_size
+            mapped = torch.from_file(str(pixels), shared=False, size=bytes_, dtype=torch.uint8)
+            for part in mapped.split(256 * 3 * SIDE**2):
+                part.clone()
+
+        warm, _ = timed(read)
+        forget(pixels)
+        cold, _ = timed(read)
+    rates = [round(count / first), round(count / cold), round(count / warm)]
+    row = [count, rates[0], round(second, 2), round(size / count / 1000, 1), *rates[1:]]
     columns = ["files", "files a second, first start", "next start (s)", "kB of cache a file"]
+    columns += ["read a second, from the disk", "from memory"]
     return pd.DataFrame([row], columns=columns)
+
+
+def timed(way: Callable[[], T]) -> tuple[float, T]:
+    """Return the seconds that something takes once, and what comes of it."""
+    began = time.perf_counter()
+    result = way()
+    return time.perf_counter() - began, result
+
+
+def forget(path: Path) -> None:
+    """Take the pages of a file out of the memory of the operating system (Linux)."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -61,7 +61,10 @@ DESCRIPTIONS = {
 
 LAYOUT = {
     "Accuracy": ("test/acc", "test/acc_mc"),
-    "What decides: threshold and highest labelled BALD": ("bald/threshold", "bald/labelled_max"),
+    "Whether complements are made: threshold and highest labelled BALD": (
+        "bald/threshold",
+        "bald/labelled_max",
+    ),
     "Mean BALD of unlabelled and labelled": ("bald/unlabelled_mean", "bald/labelled_mean"),
     "Complements and their parents": ("complement/bald", "complement/parent_bald"),
     "Seconds by phase": tuple(tag for tag in DESCRIPTIONS if tag.startswith("seconds/")),
