@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from baldvae_pl.reports import figures
 from baldvae_pl.reports.pictures import sheet
@@ -171,10 +173,18 @@ def log_pictures(trainer: Trainer, folder: RunFolder, row: Mapping[str, float]) 
     if snapshot.confusion_C_C.any():
         errors = figures.errors(snapshot, f"{labels} labels")
         drawn["images/5 errors and reliability"] = errors
-    pictures |= {tag: figures.pixels(figure) for tag, figure in drawn.items()}
+    pictures |= {tag: pixels(figure) for tag, figure in drawn.items()}
     for logger in loggers:
         for tag, picture in pictures.items():
             log_picture(logger, tag, picture, labels)
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """Return a figure as 8-bit RGB of shape (height, width, 3)."""
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    drawn: np.ndarray = np.asarray(canvas.buffer_rgba())[..., :3]
+    return drawn
 
 
 def log_picture(logger: Logger, tag: str, picture: np.ndarray, labels: int) -> None:

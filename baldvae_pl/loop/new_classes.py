@@ -21,28 +21,28 @@ def learn_new_classes(trainer: Trainer, pl_module: LightningModule) -> None:
     Raises:
         SettingError: If the module cannot.
     """
-    data, module = pool_data(trainer), pl_module
+    data = pool_data(trainer)
+    module: Any = pl_module
     if data.classes == data.all_classes:
         return
     new = [name for name in data.all_classes if name not in data.classes]
     rank_zero_info(f"New classes: {', '.join(new)}")
     data.classes = data.all_classes
-    adaptable: Any = module
     if not hasattr(module, "adapt"):
         raise SettingError(
             f"{type(module).__name__} lacks adapt, by which it would learn of new classes. "
             "Declare all by --data.source.classes."
         )
-    before = adaptable.network.state_dict()
+    before = module.network.state_dict()
     torch.manual_seed(derive_seed(data.seed, trainer.current_epoch, Purpose.WEIGHTS))
-    adaptable.adapt(data.pool.image_shape, len(data.classes))
-    after = adaptable.network.state_dict()
+    module.adapt(data.pool.image_shape, len(data.classes))
+    after = module.network.state_dict()
     kept = {k: w for k, w in before.items() if w.shape == after[k].shape}
-    adaptable.network.load_state_dict(after | kept)  # for a warm start
+    module.network.load_state_dict(after | kept)  # for a warm start
     module.to(trainer.strategy.root_device)
-    with eval_mode(adaptable.network), torch.no_grad():
-        outputs = adaptable.network(to_floats(data.train.images[:1]).to(module.device))
-    trial.check_outputs(adaptable.network, outputs.shape[-1], data)
+    with eval_mode(module.network), torch.no_grad():
+        outputs = module.network(to_floats(data.train.images[:1]).to(module.device))
+    trial.check_outputs(module.network, outputs.shape[-1], data)
     if isinstance(trainer.strategy, DDPStrategy):  # which has wrapped the weights of before
         trainer.strategy.model = module
         trainer.strategy.configure_ddp()

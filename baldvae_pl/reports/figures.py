@@ -13,7 +13,6 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -229,14 +228,6 @@ def draw_reliability(axis: Axes, snapshots: Mapping[str, Snapshot]) -> None:
         axis.scatter(100 * confidence, 100 * right, s=size, color=COLOURS[number])
     axis.set(xlabel="confidence (%)", ylabel="of these right (%)", xlim=(0, 102), ylim=(0, 102))
     axis.legend(frameon=False)
-
-
-def pixels(figure: Figure) -> np.ndarray:
-    """Return a figure as 8-bit RGB of shape (height, width, 3)."""
-    canvas: Any = FigureCanvasAgg(figure)
-    canvas.draw()
-    drawn: np.ndarray = np.asarray(canvas.buffer_rgba())[..., :3]
-    return drawn
 
 
 def errors(snapshot: Snapshot, name: str) -> Figure:

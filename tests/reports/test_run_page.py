@@ -20,7 +20,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torchmetrics.classification import MulticlassCalibrationError
 
 from baldvae_pl.experiments.writing import COLUMNS
-from baldvae_pl.loop.dashboard import ORDER
+from baldvae_pl.loop.dashboard import ORDER, pixels
 from baldvae_pl.loop.picturing import gallery, reliability_of
 from baldvae_pl.main import main
 from baldvae_pl.reports import figures
@@ -231,7 +231,7 @@ def test_purchases_accuracy_and_seconds_are_drawn(finished_run: Path) -> None:
     assert [text.get_text() for text in right.texts] == [f"{width:.1f}" for width in widths]
     heights = sum(bar.get_height() for bar in time.patches)  # type: ignore[attr-defined]
     assert heights == pytest.approx(rounds.filter(like="seconds_").sum().sum())
-    assert figures.pixels(figure).shape == (400, 1400, 3)
+    assert pixels(figure).shape == (400, 1400, 3)
 
 
 def test_a_sheet_has_all_pictures_above_their_captions() -> None:
