@@ -1,8 +1,10 @@
 """Batches: which images of the pools a round trains on or a test looks at, and their formats."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
@@ -109,6 +111,30 @@ def image_loader(images: Gather, batches: Any) -> DataLoader[Batch]:
     # A generator of its own keeps the loader off the global one, which training's dropout draws
     # from: a resumed round makes one iterator fewer than an uninterrupted one.
     return DataLoader(images, sampler=batches, batch_size=None, generator=torch.Generator())
+
+
+def read_ahead(images: Tensor, parts: Sequence[slice | Tensor]) -> Iterator[Tensor]:
+    """Yield parts of some images, of which the next is read while one works with the last.
+
+    Images may be mapped from a disk, which need not wait for a network then, nor the network for
+    it. One part more than that which is worked with is in memory.
+
+    Args:
+        images: On the CPU.
+        parts: Slices or indices of them.
+    """
+    pages = images.numpy()
+
+    def read(part: slice | Tensor) -> Tensor:
+        # NumPy copies without threads of its own, which would take the network's cores.
+        return torch.from_numpy(np.array(pages[part if isinstance(part, slice) else part.numpy()]))
+
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(read, parts[0])
+        for part in parts[1:]:
+            come, coming = coming, reader.submit(read, part)
+            yield come.result()
+        yield coming.result()
 
 
 def images_at_once(numbers: int) -> int:

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from baldvae_pl.data.batches import images_at_once, to_floats
+from baldvae_pl.data.batches import images_at_once, read_ahead, to_floats
 from baldvae_pl.data.module import PoolDataModule
 from baldvae_pl.errors import SettingError
 from baldvae_pl.loop.progress import track
@@ -86,10 +86,11 @@ class Processes:
             starts = starts[: int(self.trainer.limit_predict_batches)]
         mine = starts[self.trainer.global_rank :: self.trainer.world_size]
         result = torch.zeros(count, *shape, device=self.device)
-        for start in track(self.trainer, mine, description):
-            part = slice(start, start + size)
-            batch = images[part] if indices is None else images[indices[part]]
-            result[part] = statistic(self.run(function, batch))
+        parts = [slice(start, start + size) for start in mine]
+        which = parts if indices is None else [indices[part] for part in parts]
+        batches = read_ahead(images, which)
+        for part in track(self.trainer, parts, description):
+            result[part] = statistic(self.run(function, next(batches)))
         reduced: Tensor = self.trainer.strategy.reduce(result, reduce_op="sum")
         return reduced.cpu()
 

@@ -1,7 +1,10 @@
 """Batches of a round and of a test, and the formats of images."""
 
+import threading
 from itertools import chain
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,6 +16,7 @@ from baldvae_pl.data.batches import (
     TestBatches,
     images_at_once,
     like_w,
+    read_ahead,
     to_floats,
 )
 from baldvae_pl.data.images import Images
@@ -145,3 +149,37 @@ def test_vectors_are_their_own_floats_and_never_rounded_nor_clamped() -> None:
     of_half_precision = like_w(vectors.bfloat16(), torch.float32)
     assert of_half_precision.dtype == torch.float32
     torch.testing.assert_close(of_half_precision, vectors.bfloat16().float(), rtol=0, atol=0)
+
+
+@given(st.integers(1, 30), st.integers(1, 9), st.booleans())
+def test_what_is_read_ahead_is_what_is_there(count: int, size: int, by_index: bool) -> None:
+    images = torch.rand(count, 1, 2, 2)
+    order = torch.randperm(count)
+    slices = [slice(start, start + size) for start in range(0, count, size)]
+    parts = [order[part] for part in slices] if by_index else slices
+    read = [*read_ahead(images, parts)]
+    assert len(read) == len(parts)
+    for part, batch in zip(parts, read, strict=True):
+        assert torch.equal(batch, images[part])
+
+
+def test_the_next_part_is_read_while_one_works_with_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = numbered(range(6)).images
+    begun = [threading.Event() for _ in range(3)]
+    copy = np.array
+
+    def notice(pages: Any) -> Any:
+        begun[int(pages[0, 0, 0, 0]) // 2].set()
+        return copy(pages)
+
+    monkeypatch.setattr(np, "array", notice)
+    batches = read_ahead(images, [slice(0, 2), slice(2, 4), slice(4, 6)])
+    assert next(batches)[:, 0, 0, 0].tolist() == [0, 1]
+    assert begun[1].wait(timeout=60)
+    assert not begun[2].is_set()  # memory holds one part more, and not two
+    assert next(batches)[:, 0, 0, 0].tolist() == [2, 3]
+    assert begun[2].wait(timeout=60)
+    batches.close()  # as when the work fails
+    assert not [thread for thread in threading.enumerate() if "ThreadPool" in thread.name]
