@@ -121,10 +121,18 @@ class Classifier(LightningModule):
         autoencoder = self.autoencoder or frozen
         step = Step(self.network, images, labels, unlabelled, autoencoder, indices, self.done)
         loss = self.objective(step)
-        measures = self.objective.measures if isinstance(self.objective, Objective) else {}
-        self.log_dict({f"train/{name}": value for name, value in measures.items()})
-        self.log("train/loss", loss, prog_bar=True)
+        # A call takes as long as a small layer, and the progress bar waits for the device.
+        if self._is_logged(batch_idx):
+            measures = self.objective.measures if isinstance(self.objective, Objective) else {}
+            self.log_dict({f"train/{name}": value for name, value in measures.items()})
+            self.log("train/loss", loss, prog_bar=True)
         return loss
+
+    def _is_logged(self, batch_idx: int) -> bool:
+        """Whether Lightning gives this step's numbers to the loggers, or it is a round's last."""
+        trainer: Any = self.trainer
+        every, is_last = trainer.log_every_n_steps, batch_idx + 1 == trainer.num_training_batches
+        return bool(is_last or (every and (self.global_step + 1) % every == 0))
 
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
