@@ -1,10 +1,10 @@
 """`baldvae compare`: methods × seeds, each an ordinary run in a folder of its own."""
 
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from baldvae_pl.cli.configs import find_config, find_yaml
 from baldvae_pl.errors import SettingError
 from baldvae_pl.experiments.arguments import parse_compare
 from baldvae_pl.experiments.run import Run
+from baldvae_pl.experiments.starting import get_ready
 from baldvae_pl.main import WAITING
 from baldvae_pl.runs.folder import RUNS, experiment_part
 from baldvae_pl.runs.settings import check_begun
@@ -29,12 +30,15 @@ def main(args: Sequence[str]) -> None:
         for config in dict.fromkeys(chosen.configs)
     ]
     names = ["+".join(experiment_part(find_yaml(name)) for name in config) for config in configs]
+    if not chosen.list and chosen.slurm is None:
+        get_ready(chosen.jobs)
     folder = chosen.folder or Path(RUNS, "compare", "-".join(names))
     runs = planned_runs(configs, chosen, folder, options)
     if chosen.list:
         print(*dict.fromkeys(f"{run.method}:{run.seed}" for run in runs), sep="\n")
         return
-    for run in runs:
+    first = pair_up(runs)
+    for run in (*first, *runs):
         if not run.changed:
             check_begun(run.folder, run.settings)
     if chosen.slurm is not None and (left := [run for run in runs if run.done() < run.rounds]):
@@ -42,8 +46,8 @@ def main(args: Sequence[str]) -> None:
 
         submit(left, folder.absolute(), chosen.baseline, chosen.slurm)
         return
-    pair_up(runs)
-    failed, waiting = work(runs, chosen.jobs)
+    failed, waiting = work([*first, *runs], chosen.jobs)
+    failed = [run for run in failed if run not in first]  # others go on without
     if chosen.only is None and any(run.done() for run in runs):
         write_report(folder, chosen.baseline)
     if failed:
@@ -90,18 +94,36 @@ def planned_runs(
     return only
 
 
-def pair_up(runs: Sequence[Run]) -> None:
-    """Find for each run another one that it is, too, until complements are due.
+def pair_up(runs: Sequence[Run]) -> list[Run]:
+    """Find for each run another one that it is, too, as long as they are alike.
 
     One with a VAE goes before one without, to which a VAE would come too late.
-    """
-    from baldvae_pl.experiments.sharing import may_share, uses_vae
 
-    ordered = sorted(runs, key=lambda run: not uses_vae(run.flat))
+    Returns:
+        Further runs, each of a first round that several have in common.
+    """
+    from baldvae_pl.experiments.sharing import may_share, may_share_first_round, needs_vae
+
+    ordered = [run for run in runs if not run.changed]
+    ordered.sort(key=lambda run: not needs_vae(run.flat))
     for number, run in enumerate(ordered):
         earlier = (other for other in ordered[:number] if other.place == run.place)
-        may = (other for other in earlier if may_share(run.flat, other.flat))
-        run.before = None if run.changed else next(may, None)
+        run.before = next((other for other in earlier if may_share(run.flat, other.flat)), None)
+    left = [run for run in ordered if run.before is None and not run.is_begun]
+    first = []
+    while left:
+        leader, *others = left
+        alike = [
+            run
+            for run in others
+            if run.place == leader.place and may_share_first_round(run.flat, leader.flat)
+        ]
+        if alike:
+            first.append(leader.first_round())
+            for run in (leader, *alike):
+                run.before = first[-1]
+        left = [run for run in others if run not in alike]
+    return first
 
 
 def shared_rounds(run: Run) -> int:
@@ -123,10 +145,6 @@ def work(runs: Sequence[Run], jobs: int) -> tuple[list[Run], list[Run]]:
     running: dict[BaseProcess, Run] = {}
     failed: list[Run] = []
     waiting: list[Run] = []
-    if jobs > 1:  # threads that share cores slow each other down
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-    # A user's `random.py` here is not Python's.
-    os.environ["PYTHONSAFEPATH"] = "1"
     with progress_bar() as progress, contextlib.ExitStack() as at_the_end:
         at_the_end.callback(stop, running)
         many = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
@@ -142,7 +160,10 @@ def work(runs: Sequence[Run], jobs: int) -> tuple[list[Run], list[Run]]:
                         said = f"{run} goes on from {what} of {run.before}"
                         progress.console.print(said, highlight=False)
                     running[run.start()] = run
-            time.sleep(2)
+            if running:
+                wait([process.sentinel for process in running], timeout=2)
+            else:  # another comparison works on the rest
+                time.sleep(2)
             for process in [process for process in running if process.exitcode is not None]:
                 run = running.pop(process)
                 if process.exitcode == WAITING:

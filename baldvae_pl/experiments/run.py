@@ -13,7 +13,7 @@ from baldvae_pl.cli.configs import find_yaml
 from baldvae_pl.errors import SettingError
 from baldvae_pl.experiments.starting import start
 from baldvae_pl.runs.files import make_folder
-from baldvae_pl.runs.folder import RUNS, RunFolder, experiment_part
+from baldvae_pl.runs.folder import FIRST_ROUND, RUNS, RunFolder, experiment_part
 from baldvae_pl.runs.settings import flat
 from baldvae_pl.runs.tables import read_rounds
 
@@ -30,24 +30,35 @@ class Run:
         seed: Of everything.
         place: The seed's folder.
         options: Of ``baldvae fit``, for all runs.
+        only_first_round: It ends where it would first buy.
 
     Raises:
         SettingError: If a file is missing or the settings cannot be parsed.
     """
 
     def __init__(
-        self, configs: list[str], method: str, seed: int, place: Path, options: list[str]
+        self,
+        configs: list[str],
+        method: str,
+        seed: int,
+        place: Path,
+        options: list[str],
+        only_first_round: bool = False,
     ) -> None:
+        self.of = configs, method, seed, place, options
         files = [find_yaml(name) for name in (*configs, method)]
         self.method, self.seed, self.place = experiment_part(files[-1]), seed, place
         self.name = "+".join(map(experiment_part, files))
-        self.folder = RunFolder(place / RUNS / self.name / "version_0")
+        self.only_first_round = only_first_round
+        self.root = place / FIRST_ROUND if only_first_round else place
+        self.folder = RunFolder(self.root / RUNS / self.name / "version_0")
         arguments = ["fit", *(f"--config={file}" for file in files)]
         arguments += [f"--method={self.method}", *options]
+        arguments += ["--acquisition.rounds=0"] if only_first_round else []
         planned = plan_once(Path.cwd(), *arguments)
         settings = yaml.safe_load(planned.settings)
         settings["seed_everything"] = seed
-        settings["trainer"]["default_root_dir"] = str(place)
+        settings["trainer"]["default_root_dir"] = str(self.root)
         self.settings, self.changed = yaml.dump(settings, sort_keys=False), planned.changed
         if planned.config.acquisition.rounds is None:
             raise SettingError(
@@ -58,11 +69,15 @@ class Run:
         self.arguments = [
             *arguments,
             f"--seed_everything={seed}",
-            f"--trainer.default_root_dir={place}",
+            f"--trainer.default_root_dir={self.root}",
             f"--vae.shared_path={place / 'vae' / digest_of_vae(settings)}.ckpt",
         ]
         self.flat = flat(settings)
-        self.before: Run | None = None  # is this run, too, until complements are due
+        self.before: Run | None = None  # is this run, too, as long as they are alike
+
+    def first_round(self) -> "Run":
+        """Return the run that ends where this one first buys."""
+        return Run(*self.of, only_first_round=True)
 
     def done(self) -> int:
         """Count the rounds that are finished: all, if every image is labelled.
@@ -100,10 +115,10 @@ class Run:
     @property
     def log(self) -> Path:
         """File of its output."""
-        return self.place / f"{self.name}.log"
+        return self.root / f"{self.name}.log"
 
     def __str__(self) -> str:
-        return f"{self.name}:{self.seed}"
+        return f"{self.name}:{self.seed}{' (first round)' if self.only_first_round else ''}"
 
 
 @cache

@@ -1,16 +1,17 @@
-"""Runs that differ in their complements alone are one run, bit for bit, until the first is due.
+"""What runs have in common, bit for bit, is made once.
 
-What such a run has in common with one that was made before, it does not make again: it goes on from
-a copy of a checkpoint of that one, its ``branch.ckpt``, or its last if no labelled image has
-reached the threshold yet.
+Runs that differ in how they buy have one first round, up to its purchase; those that differ in
+their complements alone are one run until the first complement is due. What such a run has in common
+with one that was made before, it does not make again: it goes on from a copy of a checkpoint of
+that one, its ``branch.ckpt``, or its last if that is as far as they are alike.
 """
 
-from importlib import import_module
 from typing import Any
 
 import torch
 import yaml
 from filelock import FileLock, Timeout
+from jsonargparse import ArgumentParser, Namespace
 
 from baldvae_pl import __version__
 from baldvae_pl.complement import Complement
@@ -20,14 +21,18 @@ from baldvae_pl.runs.files import make_folder, replacing
 from baldvae_pl.runs.folder import RunFolder
 from baldvae_pl.runs.resuming import digest_of_code
 from baldvae_pl.runs.settings import flat
+from baldvae_pl.selection import Selection, SelectionFunction
 
-COMPLEMENT = "acquisition.complement"
+COMPLEMENT, SELECTION = "acquisition.complement", "acquisition.selection"
 
 MAY_DIFFER = (
     *(COMPLEMENT, "acquisition.rounds", "method"),
     *("trainer.default_root_dir", "vae.shared_path"),
 )
-"""How settings begin in which such runs may differ."""
+"""How settings begin in which runs may differ that are alike until complements are due."""
+
+BUYING = (SELECTION, "acquisition.function", "acquisition.query_size")
+"""How settings begin in which runs may differ, too, that have one first round."""
 
 
 def may_share(mine: dict[str, Any], theirs: dict[str, Any]) -> bool:
@@ -37,21 +42,30 @@ def may_share(mine: dict[str, Any], theirs: dict[str, Any]) -> bool:
         mine: Its settings, by their dotted names.
         theirs: Those of the other one, which is made before.
     """
-    if any(name.startswith("data.oracle") and value is not None for name, value in mine.items()):
-        return False  # it would be asked twice
-    names = {name for name in (*mine, *theirs) if not name.startswith(MAY_DIFFER)}
-    if any(mine.get(name) != theirs.get(name) for name in names):
-        return False
     ours, its = policy_in(mine), policy_in(theirs)
     if ours is None or its is None or ours.threshold != its.threshold:
         return False
-    return its.needs_vae or not ours.needs_vae
+    return are_alike(mine, theirs, MAY_DIFFER)
 
 
-def uses_vae(settings: dict[str, Any]) -> bool:
-    """Whether a run that others may share trains a VAE for its complements."""
-    policy = policy_in(settings)
-    return policy is not None and policy.needs_vae
+def may_share_first_round(mine: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    """Whether a run is another one, too, until its first purchase."""
+    return are_alike(mine, theirs, (*MAY_DIFFER, *BUYING))
+
+
+def are_alike(mine: dict[str, Any], theirs: dict[str, Any], but_for: tuple[str, ...]) -> bool:
+    """Whether settings are the same, but for some, and the VAE that one needs is in the other."""
+    if any(name.startswith("data.oracle") and value is not None for name, value in mine.items()):
+        return False  # it would be asked twice
+    names = {name for name in (*mine, *theirs) if not name.startswith(but_for)}
+    if any(mine.get(name) != theirs.get(name) for name in names):
+        return False
+    return needs_vae(theirs) or not needs_vae(mine)
+
+
+def needs_vae(settings: dict[str, Any]) -> bool:
+    """Whether the complements or the purchases of a run need a VAE."""
+    return any(getattr(part, "needs_vae", False) for part in parts_in(settings))
 
 
 def policy_in(settings: dict[str, Any]) -> Complement | None:
@@ -59,13 +73,20 @@ def policy_in(settings: dict[str, Any]) -> Complement | None:
 
     A subclass may choose other parents than its base, so each class says by itself that it waits.
     """
-    module, _, name = settings[f"{COMPLEMENT}.class_path"].rpartition(".")
-    kind: type[Complement] = getattr(import_module(module), name)
-    if not vars(kind).get("waits", False):
-        return None
-    start = f"{COMPLEMENT}.init_args."
-    options = {key.removeprefix(start): x for key, x in settings.items() if key.startswith(start)}
-    return kind(**options)
+    policy, _ = parts_in(settings)
+    return policy if vars(type(policy)).get("waits", False) else None
+
+
+def parts_in(settings: dict[str, Any]) -> tuple[Complement, Selection | SelectionFunction]:
+    """Make the complement policy and the selection of some settings."""
+    parser, given = ArgumentParser(), Namespace()
+    parser.add_argument(f"--{COMPLEMENT}", type=Complement)
+    parser.add_argument(f"--{SELECTION}", type=Selection | SelectionFunction)
+    for name, value in settings.items():
+        if name.startswith((COMPLEMENT, SELECTION)):
+            given[name] = value
+    made = parser.instantiate(parser.parse_object(given)).acquisition
+    return made.complement, made.selection
 
 
 def shared_checkpoint(
@@ -87,8 +108,10 @@ def shared_checkpoint(
         return None
     history = found.rounds["history"]
     reached = any(row.get("bald/margin", 1.0) <= 0 for row in history)
-    alike = may_share(settings, flat(yaml.safe_load(found.settings)))
-    return found if alike and not reached and len(history) <= rounds else None
+    has_bought = any("acquired" in row for row in history)
+    alike = may_share if has_bought else may_share_first_round
+    shared = alike(settings, flat(yaml.safe_load(found.settings)))
+    return found if shared and not reached and len(history) <= rounds else None
 
 
 def share(run: RunFolder, settings: str, rounds: int, before: RunFolder) -> int:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import sys
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,21 @@ if TYPE_CHECKING:  # Windows lacks one of them
     from multiprocessing.context import ForkServerContext, SpawnContext
 
 
+def get_ready(jobs: int) -> None:
+    """Begin to import everything, in a process that starts runs, while this one plans them.
+
+    Args:
+        jobs: Runs at once on this machine.
+    """
+    if jobs > 1:  # threads that share cores slow each other down
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    # A user's `random.py` here is not Python's.
+    os.environ["PYTHONSAFEPATH"] = "1"
+    if sys.platform == "linux":
+        multiprocessing.get_context("forkserver").set_forkserver_preload(["baldvae_pl.cli.app"])
+        forkserver.ensure_running()
+
+
 def start(arguments: list[str], log: Path) -> BaseProcess:
     """Begin the command with these arguments; its output goes to the end of a file."""
     context: SpawnContext | ForkServerContext
@@ -21,7 +37,6 @@ def start(arguments: list[str], log: Path) -> BaseProcess:
         # The server has imported everything, and has neither threads nor an accelerator, so that a
         # copy of it is as good as a new process. Libraries of macOS may not be copied.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["baldvae_pl.cli.app"])
     else:
         context = multiprocessing.get_context("spawn")
     process = context.Process(target=become_the_command, args=(arguments, log))

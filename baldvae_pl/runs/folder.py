@@ -14,6 +14,9 @@ from baldvae_pl.runs.files import checksum, make_folder, replacing
 RUNS = "lightning_logs"
 """Folder of all runs, below ``--trainer.default_root_dir``."""
 
+FIRST_ROUND = "first_round"
+"""Folder, beside the runs of a comparison, of those that end where several others first buy."""
+
 JOBS = (
     ("SLURM_JOB_ID", "SLURM_RESTART_COUNT"),
     ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"),
