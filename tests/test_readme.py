@@ -259,7 +259,15 @@ def settings_of(command: str) -> Iterator[list[str]]:
 @pytest.mark.filterwarnings("ignore:LightningCLI's args parameter")  # pytest's own are in argv
 @pytest.mark.parametrize(
     ("document", "command"),
-    [pytest.param(*c, id=f"{c[0].relative_to(ROOT)} {n}") for n, c in enumerate(commands())],
+    [
+        pytest.param(
+            *(document, command),
+            id=f"{document.relative_to(ROOT)} {number}",
+            # Those that made the results are many times ten methods.
+            marks=[pytest.mark.slow] if document == RESULTS else [],
+        )
+        for number, (document, command) in enumerate(commands())
+    ],
 )
 def test_commands_parse(document: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(RESULTS.parent / "regimes")

@@ -91,7 +91,11 @@ def frozen(make: Callable[[], nn.Module]) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("name", "width"), [("resnet18", 512), ("mobilenet_v3_small", 1024), ("vit_b_16", 768)]
+    ("name", "width"),
+    [
+        *(("resnet18", 512), ("mobilenet_v3_small", 1024)),
+        pytest.param("vit_b_16", 768, marks=pytest.mark.slow),
+    ],
 )
 def test_torchvision_loses_its_last_layer_alone(name: str, width: int, tmp_path: Path) -> None:
     whole = torchvision.models.get_model(name).eval()

@@ -117,7 +117,10 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.parametrize(
     "signum",
-    [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+    [
+        signal.SIGKILL,
+        *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGINT, signal.SIGTERM)),
+    ],
 )
 def test_the_training_process_ends_with_the_page(tmp_path: Path, signum: int) -> None:
     write_digits(tmp_path / "digits", 60)

@@ -273,7 +273,7 @@ class Optimizer(SGD):
 @pytest.mark.parametrize(
     ("options", "when"),
     [
-        (["--acquisition.function=dies.function"], 200),
+        pytest.param(["--acquisition.function=dies.function"], 200, marks=pytest.mark.slow),
         (["--model.optimizer=dies.Optimizer", "--model.optimizer.lr=0"], 3),
     ],
 )

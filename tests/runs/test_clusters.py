@@ -23,7 +23,7 @@ TORCHRUN = {"TORCHELASTIC_RUN_ID": "5f2c"}  # what tells its jobs apart; ranks a
 COUNTS = {"slurm": "SLURM_RESTART_COUNT", "torchrun": "TORCHELASTIC_RESTART_COUNT"}
 
 
-@pytest.fixture(params=["slurm", "torchrun"])
+@pytest.fixture(params=["slurm", pytest.param("torchrun", marks=pytest.mark.slow)])
 def scheduler(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The environment of a job."""
     environment = SLURM if request.param == "slurm" else TORCHRUN
