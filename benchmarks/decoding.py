@@ -1,25 +1,30 @@
-"""Photographs of ImageNet's usual size to 224 pixels: how many a second, by us and by others."""
+"""Photographs of ImageNet's usual size: how fast they become pixels, and pixels become scores."""
 
 import io
+import math
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from heads import InTwo
 from PIL import Image
-from timing import seconds
+from timing import seconds, timed
+from torch import nn
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import v2
 
 from baldvae_pl import ImageFolder
+from baldvae_pl.acquisition import bald
+from baldvae_pl.data.batches import read_ahead, to_floats
 from baldvae_pl.data.decoding import decode
-
-T = TypeVar("T")
+from baldvae_pl.posterior import DropoutDraws
 
 SIDE, SIZES = 224, ((500, 375), (375, 500), (1600, 1200))
 """Pixels that are wanted; widths and heights of files: ImageNet's, and a camera's."""
@@ -101,11 +106,50 @@ def folder(count: int = 4000) -> pd.DataFrame:
     return pd.DataFrame([row], columns=columns)
 
 
-def timed(way: Callable[[], T]) -> tuple[float, T]:
-    """Return the seconds that something takes once, and what comes of it."""
-    began = time.perf_counter()
-    result = way()
-    return time.perf_counter() - began, result
+def reading(count: int = 12_000) -> pd.DataFrame:
+    """Scoring from a cache that is on the disk, by the cores that read it and by others."""
+    convolution, pooled = nn.Conv2d(3, 16, 8, stride=8), nn.AdaptiveAvgPool2d(4)
+    trunk = nn.Sequential(convolution, nn.ReLU(), pooled, nn.Flatten())
+    network = InTwo(trunk, nn.Sequential(nn.Dropout(0.5), nn.Linear(16 * 16, 10)))
+    shape = (3, SIDE, SIDE)
+    parts = [slice(start, start + 27) for start in range(0, count, 27)]
+    draws = DropoutDraws(network, 20, torch.Generator().manual_seed(0))
+    devices: dict[str, Callable[[torch.Tensor], object]] = {
+        "a small network on the CPU": lambda batch: bald(draws(to_floats(batch))),
+        "a device, pretended, of 5,000 a second": lambda batch: time.sleep(len(batch) / 5000),
+    }
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        pixels = Path(name, "images")
+        with pixels.open("wb") as file:
+            for part in parts:
+                many = min(part.stop, count) - part.start
+                file.write(torch.randint(0, 256, (many, *shape), dtype=torch.uint8).numpy().data)
+
+        def mapped() -> torch.Tensor:
+            forget(pixels)
+            size = count * math.prod(shape)
+            return torch.from_file(str(pixels), size=size, dtype=torch.uint8).view(-1, *shape)
+
+        one = mapped()[:27].clone()
+        for what, score in devices.items():
+
+            def work(batches: Iterable[torch.Tensor], score: Any = score) -> None:
+                deque(map(score, batches), maxlen=0)
+
+            ways = {
+                "ours, the next batch read ahead": lambda: work(read_ahead(mapped(), parts)),
+                "each batch read when it is due": lambda: work(
+                    mapped()[part].clone() for part in parts
+                ),
+                "reading alone": lambda: deque(read_ahead(mapped(), parts), maxlen=0),
+                "scoring alone": lambda: work(one for _ in parts),
+            }
+            times = seconds(ways, 3)
+            ours = next(iter(times.values()))
+            for way, took in times.items():
+                rows.append([what, way, round(1e6 * took / count), round(took / ours, 2)])
+    return pd.DataFrame(rows, columns=["what", "way", "µs an image", "times ours"])
 
 
 def forget(path: Path) -> None:

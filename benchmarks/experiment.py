@@ -125,7 +125,7 @@ def accuracy(net: nn.Module, test: Images) -> float:
     return (torch.cat(right) == test.labels).float().mean().item()
 
 
-def experiment(source: Source, repeats: int = 3) -> pd.DataFrame:
+def experiment(source: Source, repeats: int = 1) -> pd.DataFrame:
     """Seconds of each, and as a multiple of ours at the same number of draws."""
     small = source._replace(
         train=Images(*(part[:SIZE] for part in source.train)),

@@ -29,6 +29,8 @@ RATIOS = {
     "training": Ratio("speed of ours"),
     "experiment": Ratio("times ours", ("plain", "Baal")),
     "processes": Ratio("share"),
+    "reading": Ratio("times ours", "each"),
+    "start": Ratio("times ours", "plain"),
     "comparison": Ratio("times ours", "each"),
     "decoding": Ratio("speed, ours is 1", ("Pillow", "torchvision"), more_is_better=False),
 }

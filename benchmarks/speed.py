@@ -17,14 +17,16 @@ from pathlib import Path
 import pandas as pd
 import torch
 from comparison import comparison
-from decoding import decoding, folder
+from decoding import decoding, folder, reading
 from draws import quality
 from experiment import experiment
+from heads import heads
 from phases import operators, phases
 from processes import processes
 from regression import RATIOS, regressions
-from scoring import heads, limit, scoring
+from scoring import limit, scoring
 from seeds import seeds
+from start import start
 from whole_rounds import memory, pools, training
 
 from baldvae_pl import MNIST, ImageFolder
@@ -57,13 +59,14 @@ def main() -> None:
     tables: dict[str, Callable[[], pd.DataFrame]] = {
         "scoring": lambda: scoring(digits, MNISTNet, 256, 5),
         "limit": lambda: limit(digits),
-        "heads": lambda: heads(colour),
+        "heads": lambda: heads(colour[:500]),
         "resnet18": lambda: scoring(colour, ResNet18, 32, 3),
         "training": lambda: training(source),
         "phases": lambda: phases(chosen.data),
         "operators": lambda: operators(source),
         "experiment": lambda: experiment(source),
-        "comparison": comparison,
+        "start": start,
+        "comparison": lambda: comparison(chosen.data),
         "draws": draws,
         "processes": lambda: processes(chosen.data),
         "memory": memory,
@@ -71,6 +74,7 @@ def main() -> None:
         "seeds": lambda: seeds(source.train),
         "decoding": decoding,
         "folder": folder,
+        "reading": reading,
     }
     worse: list[str] = []
     for name, table in tables.items():

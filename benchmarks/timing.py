@@ -3,7 +3,9 @@
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 QUIET: dict[str, Any] = {
     "accelerator": "cpu",
@@ -25,3 +27,10 @@ def seconds(ways: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float
             if repeat > 0:
                 times[name].append(time.perf_counter() - began)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def timed(way: Callable[[], T]) -> tuple[float, T]:
+    """Return the seconds that something takes once, and what comes of it."""
+    began = time.perf_counter()
+    result = way()
+    return time.perf_counter() - began, result
