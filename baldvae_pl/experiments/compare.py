@@ -37,15 +37,14 @@ def main(args: Sequence[str]) -> None:
     if chosen.list:
         print(*dict.fromkeys(f"{run.method}:{run.seed}" for run in runs), sep="\n")
         return
-    first = pair_up(runs)
-    for run in (*first, *runs):
-        if not run.changed:
-            check_begun(run.folder, run.settings)
+    check_all_begun(runs)
     if chosen.slurm is not None and (left := [run for run in runs if run.done() < run.rounds]):
         from baldvae_pl.experiments.cluster import submit
 
         submit(left, folder.absolute(), chosen.baseline, chosen.slurm)
         return
+    first = pair_up(runs)
+    check_all_begun(first)
     failed, waiting = work([*first, *runs], chosen.jobs)
     failed = [run for run in failed if run not in first]  # others go on without
     if chosen.only is None and any(run.done() for run in runs):
@@ -94,6 +93,13 @@ def planned_runs(
     return only
 
 
+def check_all_begun(runs: Sequence[Run]) -> None:
+    """Raise a SettingError if one of the runs was begun with other settings."""
+    for run in runs:
+        if not run.changed:
+            check_begun(run.folder, run.settings)
+
+
 def pair_up(runs: Sequence[Run]) -> list[Run]:
     """Find for each run another one that it is, too, as long as they are alike.
 
@@ -109,20 +115,22 @@ def pair_up(runs: Sequence[Run]) -> list[Run]:
     for number, run in enumerate(ordered):
         earlier = (other for other in ordered[:number] if other.place == run.place)
         run.before = next((other for other in earlier if may_share(run.flat, other.flat)), None)
-    left = [run for run in ordered if run.before is None and not run.is_begun]
+    left = [run for run in ordered if run.before is None]
     first = []
     while left:
-        leader, *others = left
-        alike = [
-            run
-            for run in others
-            if run.place == leader.place and may_share_first_round(run.flat, leader.flat)
-        ]
-        if alike:
-            first.append(leader.first_round())
-            for run in (leader, *alike):
-                run.before = first[-1]
+        leader, *others = left  # whatever is begun, so that it is always the same
+        alike = [leader]
+        for run in others:
+            if run.place == leader.place and may_share_first_round(run.flat, leader.flat):
+                alike.append(run)
         left = [run for run in others if run not in alike]
+        missing = [run for run in alike if not run.is_begun]
+        if len(alike) > 1 and missing:
+            made = leader.first_round()
+            if made.done() or len(missing) > 1:
+                first.append(made)
+                for run in missing:
+                    run.before = made
     return first
 
 

@@ -45,7 +45,7 @@ class Run:
         options: list[str],
         only_first_round: bool = False,
     ) -> None:
-        self.of = configs, method, seed, place, options
+        self.made_of = configs, method, seed, place, options
         files = [find_yaml(name) for name in (*configs, method)]
         self.method, self.seed, self.place = experiment_part(files[-1]), seed, place
         self.name = "+".join(map(experiment_part, files))
@@ -77,7 +77,7 @@ class Run:
 
     def first_round(self) -> "Run":
         """Return the run that ends where this one first buys."""
-        return Run(*self.of, only_first_round=True)
+        return Run(*self.made_of, only_first_round=True)
 
     def done(self) -> int:
         """Count the rounds that are finished: all, if every image is labelled.

@@ -6,12 +6,12 @@ with one that was made before, it does not make again: it goes on from a copy of
 that one, its ``branch.ckpt``, or its last if that is as far as they are alike.
 """
 
+from importlib import import_module
 from typing import Any
 
 import torch
 import yaml
 from filelock import FileLock, Timeout
-from jsonargparse import ArgumentParser, Namespace
 
 from baldvae_pl import __version__
 from baldvae_pl.complement import Complement
@@ -20,8 +20,7 @@ from baldvae_pl.runs.checkpoints import RunCheckpoint, newest_checkpoint, read_c
 from baldvae_pl.runs.files import make_folder, replacing
 from baldvae_pl.runs.folder import RunFolder
 from baldvae_pl.runs.resuming import digest_of_code
-from baldvae_pl.runs.settings import flat
-from baldvae_pl.selection import Selection, SelectionFunction
+from baldvae_pl.runs.settings import LABELLED_BY_PEOPLE, flat
 
 COMPLEMENT, SELECTION = "acquisition.complement", "acquisition.selection"
 
@@ -42,10 +41,10 @@ def may_share(mine: dict[str, Any], theirs: dict[str, Any]) -> bool:
         mine: Its settings, by their dotted names.
         theirs: Those of the other one, which is made before.
     """
-    ours, its = policy_in(mine), policy_in(theirs)
-    if ours is None or its is None or ours.threshold != its.threshold:
+    if not are_alike(mine, theirs, MAY_DIFFER):
         return False
-    return are_alike(mine, theirs, MAY_DIFFER)
+    ours, its = policy_in(mine), policy_in(theirs)
+    return ours is not None and its is not None and ours.threshold == its.threshold
 
 
 def may_share_first_round(mine: dict[str, Any], theirs: dict[str, Any]) -> bool:
@@ -55,17 +54,20 @@ def may_share_first_round(mine: dict[str, Any], theirs: dict[str, Any]) -> bool:
 
 def are_alike(mine: dict[str, Any], theirs: dict[str, Any], but_for: tuple[str, ...]) -> bool:
     """Whether settings are the same, but for some, and the VAE that one needs is in the other."""
-    if any(name.startswith("data.oracle") and value is not None for name, value in mine.items()):
+    source = str(mine.get("data.source.class_path")).rpartition(".")[2]
+    has_oracle = any(name.startswith("data.oracle") and mine[name] is not None for name in mine)
+    if has_oracle or source == LABELLED_BY_PEOPLE:
         return False  # it would be asked twice
     names = {name for name in (*mine, *theirs) if not name.startswith(but_for)}
     if any(mine.get(name) != theirs.get(name) for name in names):
         return False
-    return needs_vae(theirs) or not needs_vae(mine)
+    return needs_vae(theirs) is True or needs_vae(mine) is False
 
 
-def needs_vae(settings: dict[str, Any]) -> bool:
-    """Whether the complements or the purchases of a run need a VAE."""
-    return any(getattr(part, "needs_vae", False) for part in parts_in(settings))
+def needs_vae(settings: dict[str, Any]) -> bool | None:
+    """Whether the complements or the purchases of a run need a VAE; None if it cannot be told."""
+    made = [part_in(settings, part) for part in (COMPLEMENT, SELECTION)]
+    return None if None in made else any(getattr(part, "needs_vae", False) for part in made)
 
 
 def policy_in(settings: dict[str, Any]) -> Complement | None:
@@ -73,20 +75,26 @@ def policy_in(settings: dict[str, Any]) -> Complement | None:
 
     A subclass may choose other parents than its base, so each class says by itself that it waits.
     """
-    policy, _ = parts_in(settings)
+    policy: Complement | None = part_in(settings, COMPLEMENT)
     return policy if vars(type(policy)).get("waits", False) else None
 
 
-def parts_in(settings: dict[str, Any]) -> tuple[Complement, Selection | SelectionFunction]:
-    """Make the complement policy and the selection of some settings."""
-    parser, given = ArgumentParser(), Namespace()
-    parser.add_argument(f"--{COMPLEMENT}", type=Complement)
-    parser.add_argument(f"--{SELECTION}", type=Selection | SelectionFunction)
-    for name, value in settings.items():
-        if name.startswith((COMPLEMENT, SELECTION)):
-            given[name] = value
-    made = parser.instantiate(parser.parse_object(given)).acquisition
-    return made.complement, made.selection
+def part_in(settings: dict[str, Any], name: str) -> Any:
+    """Make a part of some settings, or return its name if it is a function.
+
+    Returns:
+        None if it is not that simple: an option may be wrong, which its own run says, or have
+        options of its own.
+    """
+    if f"{name}.class_path" not in settings:
+        return settings[name]
+    start = f"{name}.init_args."
+    options = {key.removeprefix(start): x for key, x in settings.items() if key.startswith(start)}
+    module, _, kind = settings[f"{name}.class_path"].rpartition(".")
+    try:
+        return getattr(import_module(module), kind)(**options)
+    except Exception:  # it is the user's code
+        return None
 
 
 def shared_checkpoint(

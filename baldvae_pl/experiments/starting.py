@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
@@ -18,6 +19,8 @@ if TYPE_CHECKING:  # Windows lacks one of them
 def get_ready(jobs: int) -> None:
     """Begin to import everything, in a process that starts runs, while this one plans them.
 
+    Runs inherit OMP_NUM_THREADS and PYTHONSAFEPATH, which it sets.
+
     Args:
         jobs: Runs at once on this machine.
     """
@@ -27,7 +30,9 @@ def get_ready(jobs: int) -> None:
     os.environ["PYTHONSAFEPATH"] = "1"
     if sys.platform == "linux":
         multiprocessing.get_context("forkserver").set_forkserver_preload(["baldvae_pl.cli.app"])
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process alone
         forkserver.ensure_running()
+        signal.signal(signal.SIGINT, handler)
 
 
 def start(arguments: list[str], log: Path) -> BaseProcess:

@@ -19,7 +19,7 @@ from baldvae_pl.experiments.arguments import GATHERED
 from baldvae_pl.reports import figures
 from baldvae_pl.reports.page import drawn, filled, part
 from baldvae_pl.runs.files import replacing
-from baldvae_pl.runs.folder import FIRST_ROUND, Identity, RunFolder
+from baldvae_pl.runs.folder import FIRST_ROUND, RUNS, Identity, RunFolder
 from baldvae_pl.runs.settings import first_difference, load_settings
 from baldvae_pl.runs.tables import read_rounds
 
@@ -173,7 +173,7 @@ def read(source: Path) -> pd.DataFrame:
     newest: dict[tuple[str, str], dict[str, Any]] = {}  # settings by configurations and method
     tables = sorted(source.rglob("rounds.csv"), key=lambda path: -path.stat().st_mtime)
     for table in tables:
-        if FIRST_ROUND in table.relative_to(source).parts:
+        if table.absolute().match(f"{FIRST_ROUND}/{RUNS}/*/*/*"):
             continue  # which is a part of others
         run = RunFolder(table.parent)
         try:

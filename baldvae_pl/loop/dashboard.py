@@ -135,7 +135,7 @@ def log_layout(trainer: Trainer, chosen: Mapping[str, Any]) -> None:
             names, tags = map(hparams.HParam, chosen), map(hparams.Metric, metrics)
             writer = logger.experiment._get_file_writer()
             writer.add_summary(hparams.hparams_config_pb(hparams=[*names], metrics=[*tags]))
-            run = "/".join(Path(logger.log_dir).parts[-2:])
+            run = "/".join(Path(logger.log_dir).parts[-4:])
             name = f"{run}, seed {chosen['seed']}"  # runs of a name are taken for one
             writer.add_summary(hparams.hparams_pb({**chosen}, trial_id=name))
         elif not isinstance(logger, TensorBoardLogger):

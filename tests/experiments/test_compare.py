@@ -14,16 +14,18 @@ import torch
 from conftest import SMALL, assert_same_results, baldvae, rounds_of, scalars_of
 from filelock import FileLock
 from killed import ran
-from torch import Tensor
 
 from baldvae_pl.cli.app import plan
 from baldvae_pl.complement import Uncertain
+from baldvae_pl.errors import SettingError
+from baldvae_pl.experiments import compare
 from baldvae_pl.experiments.compare import pair_up
 from baldvae_pl.experiments.run import Run
 from baldvae_pl.experiments.sharing import may_share, may_share_first_round, share
 from baldvae_pl.main import main
+from baldvae_pl.runs.files import make_folder
 from baldvae_pl.runs.folder import FIRST_ROUND, Identity, RunFolder
-from baldvae_pl.selection import Candidates
+from baldvae_pl.selection import TopK
 
 OPTIONS = [option for option in SMALL[2:] if not option.startswith("--trainer.log")]
 GRID = ["compare", "--configs=digits", "--folder=grid", "--jobs=2", *OPTIONS]
@@ -231,6 +233,7 @@ def test_bad_options_of_compare(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(compare, "get_ready", lambda _: None)
     with pytest.raises(SystemExit) as caught:
         main(["compare", "--configs=digits", *options])
     said = caught.value.code if isinstance(caught.value.code, str) else capsys.readouterr().err
@@ -360,6 +363,10 @@ def test_what_runs_share_is_made_once_and_gives_the_same_bits(
         (["bald_o"], ["bald_vae", "--model.objective=FixMatch"], False, False),
         (["bald_o"], ["bald_vae", "--acquisition.complement=test_compare.Mine"], False, True),
         (["bald_o", "--acquisition.selection=test_compare.first"], ["bald_o"], False, True),
+        (["bald_o", "--acquisition.selection=test_compare.Refuses"], ["bald_o"], False, False),
+        (["bald_o"], ["bald_o", "--acquisition.selection=test_compare.Refuses"], False, True),
+        (["bald_o"], ["margin", "--data.source=UnlabelledFolder"], False, False),
+        (["bald_o", "--data.source=UnlabelledFolder"],) * 2 + (False, False),
         (["gaal"], ["gaal"], False, False),
     ],
 )
@@ -396,13 +403,38 @@ def test_the_order_of_methods_does_not_matter_to_what_is_shared(tmp_path: Path) 
     assert not last.waits(runs)
 
 
+def test_what_is_begun_does_not_change_who_makes_a_first_round(tmp_path: Path) -> None:
+    bald_vae, vae_all, margin = (
+        Run(["digits"], method, 0, tmp_path, []) for method in ("bald_vae", "vae_all", "margin")
+    )
+    make_folder(bald_vae.folder.checkpoints)
+    bald_vae.folder.last.touch()
+    (first,) = pair_up([margin, bald_vae, vae_all])
+    assert first.folder == bald_vae.first_round().folder
+    assert [run.before for run in (bald_vae, vae_all, margin)] == [None, first, first]
+    margin.before = None
+    assert not pair_up([margin, bald_vae])  # for one run it need not be made
+    assert margin.before is None
+    make_folder(first.folder.path)
+    first.folder.rounds.write_text("round,labelled,unlabelled,test_acc\n0,20,9,0.5\n")
+    assert [str(run) for run in pair_up([margin, bald_vae])] == [str(first)]  # but it is there
+    assert str(margin.before) == str(first)
+
+
 class Mine(Uncertain):
     """May choose other parents."""
 
 
-def first(candidates: Candidates) -> Tensor:
-    """A selection that is a function."""
+def first(candidates):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """A selection that is a function, as users write one."""
     return candidates.highest(candidates.priorities_N, 1)
+
+
+class Refuses(TopK):
+    """A selection whose options are wrong."""
+
+    def __init__(self) -> None:
+        raise SettingError("--acquisition.selection: wrong")
 
 
 def test_what_is_of_other_code_or_damaged_or_too_long_is_not_shared(
