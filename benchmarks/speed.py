@@ -57,24 +57,24 @@ def main() -> None:
         return pd.concat(parts)
 
     tables: dict[str, Callable[[], pd.DataFrame]] = {
+        "start": start,
+        "comparison": lambda: comparison(chosen.data),
+        "experiment": lambda: experiment(source),
+        "training": lambda: training(source),
+        "phases": lambda: phases(chosen.data),
+        "operators": lambda: operators(source),
+        "seeds": lambda: seeds(source.train),
         "scoring": lambda: scoring(digits, MNISTNet, 256, 5),
         "limit": lambda: limit(digits),
         "heads": lambda: heads(colour[:500]),
         "resnet18": lambda: scoring(colour, ResNet18, 32, 3),
-        "training": lambda: training(source),
-        "phases": lambda: phases(chosen.data),
-        "operators": lambda: operators(source),
-        "experiment": lambda: experiment(source),
-        "start": start,
-        "comparison": lambda: comparison(chosen.data),
         "draws": draws,
+        "reading": reading,
+        "decoding": decoding,
+        "folder": folder,
         "processes": lambda: processes(chosen.data),
         "memory": memory,
         "pools": pools,
-        "seeds": lambda: seeds(source.train),
-        "decoding": decoding,
-        "folder": folder,
-        "reading": reading,
     }
     worse: list[str] = []
     for name, table in tables.items():

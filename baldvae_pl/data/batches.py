@@ -1,10 +1,9 @@
 """Batches: which images of the pools a round trains on or a test looks at, and their formats."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
@@ -123,18 +122,21 @@ def read_ahead(images: Tensor, parts: Sequence[slice | Tensor]) -> Iterator[Tens
         images: On the CPU.
         parts: Slices or indices of them.
     """
-    pages = images.numpy()
+    pages = images.detach().numpy()
 
     def read(part: slice | Tensor) -> Tensor:
         # NumPy copies without threads of its own, which would take the network's cores.
-        return torch.from_numpy(np.array(pages[part if isinstance(part, slice) else part.numpy()]))
+        read = pages[part].copy() if isinstance(part, slice) else pages[part.numpy()]
+        return torch.from_numpy(read)
 
     with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(read, parts[0])
-        for part in parts[1:]:
+        coming: Future[Tensor] | None = None
+        for part in parts:
             come, coming = coming, reader.submit(read, part)
-            yield come.result()
-        yield coming.result()
+            if come is not None:
+                yield come.result()
+        if coming is not None:
+            yield coming.result()
 
 
 def images_at_once(numbers: int) -> int:

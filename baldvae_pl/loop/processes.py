@@ -88,9 +88,9 @@ class Processes:
         result = torch.zeros(count, *shape, device=self.device)
         parts = [slice(start, start + size) for start in mine]
         which = parts if indices is None else [indices[part] for part in parts]
-        batches = read_ahead(images, which)
-        for part in track(self.trainer, parts, description):
-            result[part] = statistic(self.run(function, next(batches)))
+        shown = track(self.trainer, parts, description)
+        for part, batch in zip(shown, read_ahead(images, which), strict=True):
+            result[part] = statistic(self.run(function, batch))
         reduced: Tensor = self.trainer.strategy.reduce(result, reduce_op="sum")
         return reduced.cpu()
 

@@ -4,7 +4,6 @@ import threading
 from itertools import chain
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -168,13 +167,14 @@ def test_the_next_part_is_read_while_one_works_with_the_last(
 ) -> None:
     images = numbered(range(6)).images
     begun = [threading.Event() for _ in range(3)]
-    copy = np.array
+    make = torch.from_numpy
 
-    def notice(pages: Any) -> Any:
-        begun[int(pages[0, 0, 0, 0]) // 2].set()
-        return copy(pages)
+    def notice(read: Any) -> torch.Tensor:
+        begun[int(read[0, 0, 0, 0]) // 2].set()
+        return make(read)
 
-    monkeypatch.setattr(np, "array", notice)
+    before = {*threading.enumerate()}
+    monkeypatch.setattr(torch, "from_numpy", notice)
     batches = read_ahead(images, [slice(0, 2), slice(2, 4), slice(4, 6)])
     assert next(batches)[:, 0, 0, 0].tolist() == [0, 1]
     assert begun[1].wait(timeout=60)
@@ -182,4 +182,4 @@ def test_the_next_part_is_read_while_one_works_with_the_last(
     assert next(batches)[:, 0, 0, 0].tolist() == [2, 3]
     assert begun[2].wait(timeout=60)
     batches.close()  # as when the work fails
-    assert not [thread for thread in threading.enumerate() if "ThreadPool" in thread.name]
+    assert {*threading.enumerate()} == before

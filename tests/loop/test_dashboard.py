@@ -6,11 +6,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
-from conftest import RUN
+from conftest import RUN, scalars_of
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, WandbLogger
 
+from baldvae_pl import ActiveLearning, Classifier, NoComplements, PoolDataModule
 from baldvae_pl.loop.dashboard import log_pictures
+from baldvae_pl.networks import DigitsNet
 from baldvae_pl.runs.folder import RunFolder
 from baldvae_pl.runs.snapshots import read_snapshot, write_snapshot
 
@@ -100,3 +104,28 @@ def test_names_of_files_may_be_no_text(folder: RunFolder) -> None:
 def test_a_damaged_snapshot_has_no_pictures(folder: RunFolder) -> None:
     folder.snapshot(2).write_bytes(b"half")
     assert given(folder) == [{}, {}]
+
+
+def test_every_fourth_step_is_logged_and_no_other(finished_run: Path) -> None:
+    losses = scalars_of(finished_run / RUN)["train/loss"]
+    assert [*losses] == [*range(3, 4 * 8, 4)]  # four rounds of eight steps
+    assert len({*losses.values()}) == len(losses)
+    assert losses[3] > losses[31] > 0
+
+
+@pytest.mark.parametrize(("every", "logged"), [(50, []), (5, [4]), (0, [])])
+def test_the_last_loss_of_a_round_is_known_whatever_is_logged(
+    every: int, logged: list[int], tmp_path: Path
+) -> None:
+    data = PoolDataModule(initial_labels=20, steps_per_round=7)
+    rounds = ActiveLearning(0, 5, complement=NoComplements(), mc_samples=2)
+    logger = CSVLogger(tmp_path)
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(
+        accelerator="cpu", logger=logger, callbacks=[rounds], log_every_n_steps=every, **quiet
+    )
+    trainer.fit(Classifier(DigitsNet), datamodule=data)
+    assert trainer.callback_metrics["train/loss"] > 0
+    rows = pd.read_csv(Path(logger.log_dir, "metrics.csv"))
+    of_steps = rows.reindex(columns=["step", "train/loss"]).dropna()
+    assert of_steps["step"].tolist() == logged
