@@ -1,4 +1,4 @@
-"""The site is built strictly, and its tutorial is run."""
+"""The site is built strictly, and, slowly, its tutorial is run."""
 
 import os
 import re
@@ -17,14 +17,13 @@ pytestmark = pytest.mark.xdist_group("site")  # which is built once
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("site")
+def built(folder: Path, *options: str) -> Path:
+    """Build the site, and let no warning pass."""
     beside_python = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": beside_python}  # the tutorial calls baldvae
     environment.pop("MPLBACKEND", None)  # of a command in this process, and not the notebook's
     done = subprocess.run(
-        [sys.executable, "-m", "sphinx", "-q", "-W", "-c", "docs", ".", folder],
+        [sys.executable, "-m", "sphinx", "-q", "-W", "-c", "docs", ".", folder, *options],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -33,6 +32,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(tmp_path_factory.mktemp("site"), "-D", "nb_execution_mode=off")
 
 
 def test_all_that_can_be_imported_from_the_package_is_in_the_reference(site: Path) -> None:
@@ -51,8 +55,9 @@ def test_every_document_is_a_page_and_the_first_leads_to_them(site: Path) -> Non
     assert 'href="../README.html"' in (site / first).read_text()
 
 
-def test_the_tutorial_says_what_came_of_it(site: Path) -> None:
-    shown = (site / "docs" / "tutorial.html").read_text()
+@pytest.mark.slow
+def test_the_tutorial_is_run_and_says_what_came_of_it(tmp_path: Path) -> None:
+    shown = (built(tmp_path) / "docs" / "tutorial.html").read_text()
     accuracies = [float(x) for x in re.findall(r"labels \+ 0 generated, accuracy ([\d.]+)%", shown)]
     assert len(accuracies) == 7
     assert accuracies[0] < 70

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from baldvae_pl.reports import figures
 from baldvae_pl.reports.pictures import sheet
-from baldvae_pl.runs.folder import RunFolder
+from baldvae_pl.runs.folder import FIRST_ROUND, RunFolder
 from baldvae_pl.runs.snapshots import read_snapshot
 
 WITH_PICTURES = (TensorBoardLogger, WandbLogger, MLFlowLogger)
@@ -135,8 +135,10 @@ def log_layout(trainer: Trainer, chosen: Mapping[str, Any]) -> None:
             names, tags = map(hparams.HParam, chosen), map(hparams.Metric, metrics)
             writer = logger.experiment._get_file_writer()
             writer.add_summary(hparams.hparams_config_pb(hparams=[*names], metrics=[*tags]))
-            run = "/".join(Path(logger.log_dir).parts[-4:])
-            name = f"{run}, seed {chosen['seed']}"  # runs of a name are taken for one
+            place = Path(logger.log_dir).absolute()
+            part = ", first round" if place.match(f"{FIRST_ROUND}/*/*/*") else ""
+            # Runs of a name are taken for one.
+            name = f"{'/'.join(place.parts[-2:])}, seed {chosen['seed']}{part}"
             writer.add_summary(hparams.hparams_pb({**chosen}, trial_id=name))
         elif not isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams({**chosen})

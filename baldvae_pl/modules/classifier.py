@@ -68,6 +68,7 @@ class Classifier(LightningModule):
         )
         self.frozen_autoencoder: list[Autoencoder] = []  # in a list, so that it is no submodule
         self.done = 0.0  # share of the round's steps
+        self.is_logged = False  # whether the loggers keep this step's loss, or it is the last
 
     @property
     def autoencoder(self) -> Autoencoder | None:
@@ -122,21 +123,19 @@ class Classifier(LightningModule):
         step = Step(self.network, images, labels, unlabelled, autoencoder, indices, self.done)
         loss = self.objective(step)
         # A call takes as long as a small layer, and the progress bar waits for the device.
-        if self._is_logged(batch_idx):
+        if self.is_logged:
             measures = self.objective.measures if isinstance(self.objective, Objective) else {}
             self.log_dict({f"train/{name}": value for name, value in measures.items()})
             self.log("train/loss", loss, prog_bar=True)
         return loss
 
-    def _is_logged(self, batch_idx: int) -> bool:
-        """Whether Lightning gives this step's numbers to the loggers, or it is a round's last."""
-        trainer: Any = self.trainer
-        every, is_last = trainer.log_every_n_steps, batch_idx + 1 == trainer.num_training_batches
-        return bool(is_last or (every and (self.global_step + 1) % every == 0))
-
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        self.done = batch_idx / self.trainer.num_training_batches
+        trainer: Any = self.trainer
+        every, steps = trainer.log_every_n_steps, trainer.num_training_batches
+        self.done = batch_idx / steps
+        kept = every > 0 and (self.global_step + 1) % every == 0  # as Lightning decides
+        self.is_logged = kept or batch_idx + 1 == steps
         if self.schedule is None:
             return
         factor = self.schedule(self.done)

@@ -380,15 +380,18 @@ def test_own_images_from_end_to_end() -> None:
     assert "made with other images" in said
 
 
+MNIST = ["--config=mnist.yaml", "--config=lenet.yaml", "--config=smoke.yaml"]
+
+
 def test_mnist_from_end_to_end(real_data: Path) -> None:
     main(
         [
-            *("fit", "--config=mnist.yaml", "--config=smoke.yaml", f"--data.root={real_data}"),
+            *("fit", *MNIST, f"--data.root={real_data}"),
             *("--data.source.subset=2000", "--acquisition.rounds=1", "--acquisition.mc_samples=2"),
             *("--data.steps_per_round=30", *QUIET),
         ]
     )
-    run = Path("lightning_logs/mnist+smoke/version_0")
+    run = Path("lightning_logs/mnist+lenet+smoke/version_0")
     rounds = rounds_of(run)
     assert rounds["labelled"].tolist() == [100, 200]
     assert rounds["unlabelled"].tolist() == [1_900, 1_800]

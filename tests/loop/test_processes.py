@@ -100,7 +100,8 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     assert torch.bincount(bought + 1).tolist() == [1297 - 90, 15, 25, 25, 25]
 
 
-@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_dies_ends_the_run(rank: int, tmp_path: Path) -> None:
     (tmp_path / "dies.py").write_text(
         "import os, signal\n"
