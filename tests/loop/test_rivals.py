@@ -27,7 +27,7 @@ def command(method: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "method", ["gaal", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+    "method", [pytest.param(name, marks=pytest.mark.slow) for name in ("gaal", *SLOW)]
 )
 def test_a_rival_that_is_killed_goes_on_to_the_same_bits(method: str, tmp_path: Path) -> None:
     whole, halves = tmp_path / "whole", tmp_path / "halves"

@@ -333,7 +333,7 @@ def test_vae_learns_to_reconstruct_and_its_seed_fixes_it(tmp_path: Path) -> None
         of_mean_image = F.mse_loss(images.mean(0).expand_as(images), images).item()
         return vae, error / of_mean_image
 
-    vae, relative_error = trained(1, epochs=15)
+    vae, relative_error = trained(1, epochs=10)
     assert relative_error < 0.6
     assert not any(parameter.requires_grad for parameter in vae.parameters())
     weights = [[*trained(seed, epochs=2)[0].parameters()] for seed in (1, 2)]

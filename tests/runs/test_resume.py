@@ -166,8 +166,8 @@ def test_a_run_killed_between_two_answers_asks_for_the_rest_alone(
 @pytest.mark.parametrize(
     ("round", "given"),
     [
-        (0, 7),
         (2, 10),
+        pytest.param(0, 7, marks=pytest.mark.slow),
         pytest.param(0, 0, marks=pytest.mark.slow),
         pytest.param(2, 0, marks=pytest.mark.slow),
     ],
