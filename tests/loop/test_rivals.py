@@ -26,9 +26,8 @@ def command(method: str) -> list[str]:
     return [fit, config, f"--config={method}.yaml", *rest, *SHORT, *of_its_own, *judged]
 
 
-@pytest.mark.parametrize(
-    "method", [pytest.param(name, marks=pytest.mark.slow) for name in ("gaal", *SLOW)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["gaal", *SLOW])
 def test_a_rival_that_is_killed_goes_on_to_the_same_bits(method: str, tmp_path: Path) -> None:
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     for folder in (whole, halves):
