@@ -134,13 +134,21 @@ def pair_up(runs: Sequence[Run]) -> list[Run]:
     return first
 
 
-def shared_rounds(run: Run) -> int:
-    """Let a run that is not begun go on from an earlier one; return how many rounds it has then."""
+def shared_rounds(run: Run) -> tuple[int, Run | None]:
+    """Let a run that is not begun go on from an earlier one.
+
+    Returns:
+        How many rounds it has then, and from which one: the one that has the most in common with
+        it, or what that one went on from itself.
+    """
     from baldvae_pl.experiments.sharing import share
 
-    if run.before is None or run.is_begun:
-        return 0
-    return share(run.folder, run.settings, run.rounds, run.before.folder)
+    before = None if run.is_begun else run.before
+    while before is not None:
+        if rounds := share(run.folder, run.settings, run.rounds, before.folder):
+            return rounds, before
+        before = before.before
+    return 0, None
 
 
 def work(runs: Sequence[Run], jobs: int) -> tuple[list[Run], list[Run]]:
@@ -163,9 +171,10 @@ def work(runs: Sequence[Run], jobs: int) -> tuple[list[Run], list[Run]]:
                 waits = run.folder.is_locked() or run.waits([*queue, *running.values()])
                 if len(running) < jobs and not waits:
                     queue.remove(run)
-                    if rounds := shared_rounds(run):
+                    rounds, before = shared_rounds(run)
+                    if before is not None:
                         what = "1 round" if rounds == 1 else f"{rounds} rounds"
-                        said = f"{run} goes on from {what} of {run.before}"
+                        said = f"{run} goes on from {what} of {before}"
                         progress.console.print(said, highlight=False)
                     running[run.start()] = run
             if running:

@@ -79,17 +79,19 @@ class Run:
         """Return the run that ends where this one first buys."""
         return Run(*self.made_of, only_first_round=True)
 
-    def done(self) -> int:
-        """Count the rounds that are finished: all, if every image is labelled.
+    def rows(self) -> list[dict[str, str]]:
+        """Return the rounds that are finished.
 
         None of a table that is damaged, so that the run goes on and writes it anew.
         """
-        if not self.folder.rounds.is_file():
-            return 0
         try:
-            rounds = read_rounds(self.folder.rounds)
+            return read_rounds(self.folder.rounds) if self.folder.rounds.is_file() else []
         except SettingError:
-            return 0
+            return []
+
+    def done(self) -> int:
+        """Count the rounds that are finished: all, if every image is labelled."""
+        rounds = self.rows()
         if rounds and rounds[-1]["unlabelled"] == "0":
             return self.rounds
         return min(len(rounds), self.rounds)
@@ -104,7 +106,11 @@ class Run:
         before = self.before
         if before is None or before not in others or self.is_begun:
             return False
-        return not before.folder.branch.is_file()
+        return not (before.folder.branch.is_file() or before.complements_at_once())
+
+    def complements_at_once(self) -> bool:
+        """Whether complements were due in the first purchase, with no round before to share."""
+        return any(float(row["bald_margin"] or 1) <= 0 for row in self.rows()[:1])
 
     def start(self) -> BaseProcess:
         """Begin it or go on with it; its output goes to a file."""

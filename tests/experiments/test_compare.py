@@ -25,6 +25,7 @@ from baldvae_pl.experiments.sharing import may_share, may_share_first_round, sha
 from baldvae_pl.main import main
 from baldvae_pl.runs.files import make_folder
 from baldvae_pl.runs.folder import FIRST_ROUND, Identity, RunFolder
+from baldvae_pl.runs.records import write_rounds
 from baldvae_pl.selection import TopK
 
 OPTIONS = [option for option in SMALL[2:] if not option.startswith("--trainer.log")]
@@ -420,6 +421,38 @@ def test_what_is_begun_does_not_change_who_makes_a_first_round(tmp_path: Path) -
     first.folder.rounds.write_text("round,labelled,unlabelled,test_acc\n0,20,9,0.5\n")
     assert [str(run) for run in pair_up([margin, bald_vae])] == [str(first)]  # but it is there
     assert str(margin.before) == str(first)
+
+
+def test_where_complements_are_due_at_once_the_first_round_is_shared_still(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    bald_vae, bald_o, margin = (
+        Run(["digits"], method, 0, tmp_path, SMALL[2:])
+        for method in ("bald_vae", "bald_o", "margin")
+    )
+    (first,) = pair_up([bald_vae, bald_o, margin])
+    assert (bald_o.before, bald_vae.before) == (bald_vae, first)
+    shutil.copytree(finished_run / "lightning_logs/digits/version_0", bald_vae.folder.path)
+    bald_vae.folder.branch.unlink(missing_ok=True)
+    content = torch.load(bald_vae.folder.last, weights_only=True)
+    history = content["callbacks"]["ActiveLearning"]["history"]
+    history[0]["bald/margin"] = 0.1
+    write_rounds(bald_vae.folder.rounds, history)
+    assert bald_o.waits([bald_vae])
+    history[0]["bald/margin"] = 0.0
+    torch.save(content, bald_vae.folder.last)
+    write_rounds(bald_vae.folder.rounds, history)
+    assert not bald_o.waits([bald_vae])  # though it is not finished, nothing will come of it
+    assert compare.shared_rounds(bald_o) == (0, None)
+    del history[1:]
+    for column in [*history[0]]:
+        if column.startswith(("bald/", "acquired", "complemented")):
+            del history[0][column]
+    make_folder(first.folder.checkpoints)
+    content["callbacks"]["RunSettings"]["settings"] = first.settings
+    torch.save(content, first.folder.last)
+    assert compare.shared_rounds(bald_o) == (1, first)
+    assert compare.shared_rounds(bald_o) == (0, None)  # it is begun
 
 
 class Mine(Uncertain):
