@@ -110,7 +110,7 @@ class Run:
 
     def complements_at_once(self) -> bool:
         """Whether complements were due in the first purchase, with no round before to share."""
-        return any(float(row["bald_margin"] or 1) <= 0 for row in self.rows()[:1])
+        return any(float(row.get("bald_margin") or 1) <= 0 for row in self.rows()[:1])
 
     def start(self) -> BaseProcess:
         """Begin it or go on with it; its output goes to a file."""
