@@ -116,7 +116,9 @@ def test_a_score_depends_on_its_own_image_only() -> None:
     torch.testing.assert_close(bald(odd_neighbours)[1::2], scores[1::2], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("scale", [0.1, 1.0, 5.0])
+@pytest.mark.parametrize(
+    "scale", [1.0, *(pytest.param(each, marks=pytest.mark.slow) for each in (0.1, 5.0))]
+)
 def test_the_same_as_batchbald_redux(scale: float) -> None:
     peer = pytest.importorskip("batchbald_redux.batchbald", reason="needs batchbald-redux")
     log_probs = random_log_probs(60, 20, 10, scale=scale)

@@ -4,6 +4,7 @@ import argparse
 import functools
 import inspect
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import rounds_of
+from helpers import rounds_of
 from killed import ran
 from PIL import Image
 
@@ -49,7 +50,7 @@ OF_OTHERS = {
     *("dependency", "wrap", "ntasks-per-node"),  # sbatch too
     *("trainer.logger.tracking_uri", "trainer.logger.run_id", "trainer.logger.offline"),
     *("trainer.logger.id", "trainer.logger.resume"),
-    *("logdir", "index-url", "check", "help"),  # tensorboard, pip, ruff
+    *("logdir", "index-url", "check", "help", "upgrade-deps"),  # tensorboard, pip, ruff, venv
     "model.optimizer.fused",  # torch.optim.Adam
 }
 """Options of commands with parsers of their own."""
@@ -81,13 +82,10 @@ def test_marked_commands_run_beside_the_marked_files(
         assert done.returncode == 0, done.stderr
 
 
-def test_plain_python_example_runs(tmp_path: Path) -> None:
-    (tmp_path / "plain.py").write_text(blocks()["plain.py"])
-    done = subprocess.run(
-        [sys.executable, "plain.py"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    history = eval(done.stdout.strip().splitlines()[-1])
+def test_plain_python_example_runs(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (elsewhere / "plain.py").write_text(blocks()["plain.py"])
+    runpy.run_path("plain.py", run_name="__main__")
+    history = eval(capsys.readouterr().out.strip().splitlines()[-1])
     assert [labelled for labelled, _ in history] == [20, 40, 60, 80]
     assert history[-1][1] > 0.6  # chance is 0.1
 

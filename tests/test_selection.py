@@ -85,7 +85,9 @@ def test_top_k_of_a_random_part_are_the_highest_of_that_part() -> None:
         TopK(subset=0)
 
 
-@pytest.mark.parametrize("coldness", [0.0, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize(
+    "coldness", [0.0, 3.0, *(pytest.param(each, marks=pytest.mark.slow) for each in (0.5, 1.0))]
+)
 @pytest.mark.parametrize("choose", [Power, Softmax, Softrank])
 def test_samples_have_the_distribution_of_the_paper(
     choose: type[Stochastic], coldness: float

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import QUIET, RUN, SMALL, refusal, rounds_of, write_fashion_mnist, write_tree
+from helpers import QUIET, RUN, SMALL, refusal, rounds_of, write_fashion_mnist, write_tree
 
 from baldvae_pl.cli.configs import FOLDERS, shipped_configs
 from baldvae_pl.main import main

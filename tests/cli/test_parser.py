@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import QUIET, refusal, write_tree
+from helpers import QUIET, refusal, write_tree
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import refusal
+from helpers import refusal
 from lightning.pytorch.plugins import Precision
 from lightning.pytorch.plugins.precision import HalfPrecision
 from torch import Tensor

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import write_fashion_mnist
+from helpers import write_fashion_mnist
 from PIL import Image
 from sklearn.datasets import load_digits
 

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import refusal
+from helpers import refusal
 
 from baldvae_pl.experiments.cluster import Command
 from baldvae_pl.main import main

@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import SMALL, assert_same_results, baldvae, rounds_of, scalars_of
 from filelock import FileLock
+from helpers import SMALL, assert_same_results, baldvae, rounds_of, scalars_of
 from killed import ran
 
 from baldvae_pl.cli.app import plan

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import refusal
+from helpers import refusal
 from people import desk, until, write_digits
 
 from baldvae_pl.labelling.command import Fit, experiment_of, newest, sets_an_oracle, token_of

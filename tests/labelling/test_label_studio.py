@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import torch
-from conftest import refusal
+from helpers import refusal
 
 from baldvae_pl.data.labels import COLUMNS, LabelsFile, Row
 from baldvae_pl.data.question_file import Asked, OpenQuestion, write_question

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from boards import FILES, board_of
-from conftest import RUN
+from helpers import RUN
 from PIL import Image
 from werkzeug.test import Client, TestResponse
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import refusal
+from helpers import refusal
 from pictures import noise, save
 from torchvision.datasets import ImageFolder
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import QUIET, SMALL, assert_same_run, refusal
+from helpers import QUIET, SMALL, assert_same_run, refusal
 from killed import At, finish, forked, ran
 from people import SETTINGS, answers_of, write_digits
 from PIL import Image

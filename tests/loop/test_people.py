@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from conftest import refusal
+from helpers import refusal
 from killed import forked, ran
 from people import SETTINGS, answers_of, write_digits
 from torchvision.io import read_image

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import SMALL, refusal, rounds_of
+from helpers import SMALL, refusal, rounds_of
 from killed import ran
 from PIL import Image
 
@@ -112,7 +112,13 @@ def test_predict_sorts_by_bald(run: Path, trained: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "sort_by",
-    ["margin", "max_entropy", pytest.param("least_confidence", marks=pytest.mark.slow)],
+    [
+        "margin",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("max_entropy", "least_confidence")
+        ),
+    ],
 )
 def test_any_function_ranks(run: Path, trained: list[str], sort_by: str) -> None:
     folder = ["--predictions.folder=new", "--acquisition.function=margin"]

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import RUN, SMALL, UNTRAINED, assert_same_state, baldvae, rounds_of
 from filelock import FileLock
+from helpers import RUN, SMALL, UNTRAINED, assert_same_state, baldvae, rounds_of
 from killed import forked, ran, wait_for
 
 from baldvae_pl.loop.guards import check_agreement
@@ -297,6 +297,7 @@ def test_a_node_that_dies_ends_the_run_with_a_sentence_and_it_goes_on(
     assert tables[0].read_bytes() == tables[1].read_bytes()
 
 
+@pytest.mark.slow
 def test_nodes_wait_together_for_their_turn_to_train_a_shared_vae(tmp_path: Path) -> None:
     vae = tmp_path / "vaes" / "one.ckpt"
     vae.parent.mkdir()

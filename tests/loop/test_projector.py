@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import RUN, SMALL
 from google.protobuf import text_format
+from helpers import RUN, SMALL
 from killed import ran
 from PIL import Image
 from tensorboard.plugins.projector import EmbeddingInfo, ProjectorConfig

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import scalars_of
+from helpers import scalars_of
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn

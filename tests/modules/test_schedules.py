@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import RUN, SMALL
+from helpers import RUN, SMALL
 
 from baldvae_pl.errors import SettingError
 from baldvae_pl.main import main
@@ -24,8 +24,12 @@ def test_one_cycle_rises_and_falls_along_a_cosine() -> None:
     ("options", "expected"),
     [
         (["--model.schedule=one_cycle"], [0.1 * one_cycle(step / 8) for step in range(8)]),
-        ([], [0.1] * 8),
-        (["--model.schedule=math.exp"], [0.1 * 2.718281828 ** (step / 8) for step in range(8)]),
+        pytest.param([], [0.1] * 8, marks=pytest.mark.slow),
+        pytest.param(
+            ["--model.schedule=math.exp"],
+            [0.1 * 2.718281828 ** (step / 8) for step in range(8)],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_each_round_has_the_whole_schedule(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL
+from helpers import SMALL
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import RUN, SMALL
+from helpers import RUN, SMALL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from killed import ran

@@ -219,6 +219,7 @@ def test_scores_are_no_coarser_in_mixed_precision() -> None:
         )
 
 
+@pytest.mark.slow
 def test_it_learns_on_real_digits_which_images_the_network_will_get_wrong(tmp_path: Path) -> None:
     data = PoolDataModule(initial_labels=100, steps_per_round=300, batch_size=32, seed=1)
     rounds = ActiveLearning(

@@ -151,6 +151,7 @@ def ask(who: Judge, images: Tensor, indices: Tensor | None = None) -> list[Any]:
     return [answer.label for answer in who.answer(question)]
 
 
+@pytest.mark.slow
 def test_the_judge_knows_what_it_has_not_seen_and_says_when_it_does_not() -> None:
     images, labels = DIGITS.test
     before = torch.get_rng_state()

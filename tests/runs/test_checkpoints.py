@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import QUIET, RUN, SMALL, refusal, rounds_of
+from helpers import QUIET, RUN, SMALL, refusal, rounds_of
 
 from baldvae_pl import __version__
 from baldvae_pl.errors import SettingError

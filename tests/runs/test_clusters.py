@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import RUN, SMALL, assert_same_run, rounds_of
+from helpers import RUN, SMALL, assert_same_run, rounds_of
 from killed import At, ran
 
 SLURM = {
@@ -37,7 +37,7 @@ def scheduler(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     "signum",
     [
         signal.SIGUSR1,
-        signal.SIGHUP,
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
         pytest.param(signal.SIGUSR2, marks=pytest.mark.slow),
         pytest.param(signal.SIGXCPU, marks=pytest.mark.slow),
     ],

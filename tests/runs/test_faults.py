@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import RUN, SMALL, assert_same_run, rounds_of
+from helpers import RUN, SMALL, assert_same_run, rounds_of
 from killed import forked, ran, wait_for
 
 from baldvae_pl.errors import SettingError
@@ -63,7 +63,15 @@ def asked_of(folder: Path) -> list[str]:
     return asked.read_text().split() if asked.exists() else []
 
 
-@pytest.mark.parametrize("damage", ["truncated", "changed", "emptied", "missing"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "truncated",
+        "changed",
+        pytest.param("emptied", marks=pytest.mark.slow),
+        pytest.param("missing", marks=pytest.mark.slow),
+    ],
+)
 def test_a_damaged_checkpoint_is_replaced_by_the_one_before(
     damage: str, finished_run: Path, copied: Path
 ) -> None:
@@ -112,8 +120,22 @@ def test_a_run_without_a_checkpoint_begins_again_with_its_vae(
     assert_same_run(finished_run / RUN, copied / RUN)
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-@pytest.mark.parametrize("moment", ["scoring", "training", "vae"])
+@pytest.mark.parametrize(
+    ("moment", "signum", "code"),
+    [
+        ("scoring", signal.SIGTERM, 143),
+        ("training", signal.SIGINT, 130),
+        ("vae", signal.SIGTERM, 143),
+        *(
+            pytest.param(*which, marks=pytest.mark.slow)
+            for which in (
+                ("scoring", signal.SIGINT, 130),
+                ("training", signal.SIGTERM, 143),
+                ("vae", signal.SIGINT, 130),
+            )
+        ),
+    ],
+)
 def test_signals_end_within_seconds_and_say_how_to_go_on(
     signum: int, code: int, moment: str, tmp_path: Path
 ) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import QUIET, RUN, SMALL, assert_same_run, rounds_of
+from helpers import QUIET, RUN, SMALL, assert_same_run, rounds_of
 from killed import ran
 from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 from PIL import Image
@@ -24,7 +24,14 @@ LOGGERS = {
 }
 
 
-@pytest.mark.parametrize("logger", LOGGERS)
+@pytest.mark.parametrize(
+    "logger",
+    [
+        "none",
+        "tensorboard elsewhere",
+        pytest.param("csv here", marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_of_any_logger_goes_on_in_its_folder(
     logger: str, finished_run: Path, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RUN, SMALL, assert_same_state, rounds_of
+from helpers import RUN, SMALL, assert_same_state, rounds_of
 from killed import At, ran
 from test_resume import lines_of, one_at_a_time
 
@@ -87,12 +87,11 @@ MOMENTS = {
 @pytest.mark.parametrize(
     "moment",
     [
-        "in the first labels",
         "in a purchase",
         *(
             pytest.param(moment, marks=pytest.mark.slow)
             for moment in MOMENTS
-            if moment not in ("in the first labels", "in a purchase")
+            if moment != "in a purchase"
         ),
     ],
 )
@@ -124,7 +123,9 @@ def test_no_answer_is_asked_for_twice_after_a_power_cut(
 @pytest.mark.parametrize(
     "at",
     [
-        pytest.param(At("checkpoint", 2, afterwards=True), id="after a checkpoint"),
+        pytest.param(
+            At("checkpoint", 2, afterwards=True), id="after a checkpoint", marks=pytest.mark.slow
+        ),
         pytest.param(At("rename", 5), id="before a rename", marks=pytest.mark.slow),
         pytest.param(At("csv", 4, afterwards=True), id="after a table", marks=pytest.mark.slow),
         pytest.param(At("training", 20), id="in a training"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RUN, SMALL, assert_same_run, rounds_of
+from helpers import RUN, SMALL, assert_same_run, rounds_of
 from killed import At, forked, ran
 
 
@@ -14,7 +14,12 @@ from killed import At, forked, ran
     ("at", "finished"),
     [
         pytest.param(At("training", 5, since=("round", 3)), 2, id="in round 2's training"),
-        pytest.param(At("scoring", 1, since=("score", 2)), 1, id="in round 1's scoring"),
+        pytest.param(
+            At("scoring", 1, since=("score", 2)),
+            1,
+            id="in round 1's scoring",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             At("checkpoint", 1, afterwards=True, since=("round", 2)),
             2,

@@ -12,7 +12,7 @@ from types import FrameType
 
 import pandas as pd
 import pytest
-from conftest import QUIET, write_tree
+from helpers import QUIET, write_tree
 
 from baldvae_pl.main import main
 

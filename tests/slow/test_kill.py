@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import RUN, SMALL, assert_same_run
+from helpers import RUN, SMALL, assert_same_run
 from killed import ASKED, EVENTS, At, finish, forked
 
 RUN_OF_TWO_VAE_EPOCHS = [*SMALL, "--vae.epochs=2"]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import assert_same_run
+from helpers import assert_same_run
 from killed import forked
 from people import answers_of, write_digits
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import QUIET, RUN, UNTRAINED, baldvae, rounds_of
+from helpers import QUIET, RUN, UNTRAINED, baldvae, rounds_of
 from killed import ran
 
 pytestmark = [

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import RUN, SMALL, rounds_of
+from helpers import RUN, SMALL, rounds_of
 from killed import ran
 
 
