@@ -13,11 +13,6 @@ import pytest
 os.environ |= {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups take minutes: if one began last, a single process would work at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def no_pictures() -> None:
     """They take half of the time of a small run; tests of them are of `finished_run`."""
