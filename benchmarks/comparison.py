@@ -1,6 +1,5 @@
 """What runs cost together in a comparison, against a command for each."""
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -8,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
-from timing import timed
+from timing import as_usual, timed
 
 BALDVAE = [sys.executable, "-W", "ignore", "-m", "baldvae_pl"]
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
@@ -27,7 +26,7 @@ def run(commands: Sequence[Sequence[str]], options: Sequence[str]) -> None:
             subprocess.run(
                 [*BALDVAE, *command, *options],
                 cwd=folder,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                env=as_usual() | {"OMP_NUM_THREADS": "1"},
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 check=True,

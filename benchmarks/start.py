@@ -1,13 +1,12 @@
 """From the command to the first step: what Python's imports take, a plain script, and ours."""
 
-import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import pandas as pd
-from timing import seconds
+from timing import as_usual, seconds
 
 PLAIN = """
 import torch
@@ -44,7 +43,7 @@ def start() -> pd.DataFrame:
         "import torch": ["-c", "import torch"],
     }
     with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+        environment = as_usual() | {"PYTHONPATH": str(Path(__file__).parent)}
 
         def run(command: list[str]) -> None:
             subprocess.run(

@@ -1,5 +1,6 @@
 """Settings and the stopwatch that all benchmarks share."""
 
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -15,6 +16,11 @@ QUIET: dict[str, Any] = {
     "enable_model_summary": False,
     "num_sanity_val_steps": 0,
 }
+
+
+def as_usual() -> dict[str, str]:
+    """Return this environment, but so that Python keeps what it compiles, as by default."""
+    return {name: x for name, x in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def seconds(ways: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
