@@ -27,9 +27,8 @@ LOGGERS = {
 @pytest.mark.parametrize(
     "logger",
     [
-        "none",
-        "tensorboard elsewhere",
-        pytest.param("csv here", marks=pytest.mark.slow),
+        pytest.param(name, marks=pytest.mark.slow) if name == "csv here" else name
+        for name in LOGGERS
     ],
 )
 def test_a_run_of_any_logger_goes_on_in_its_folder(
