@@ -27,6 +27,7 @@ from regression import RATIOS, regressions
 from scoring import limit, scoring
 from seeds import seeds
 from start import start
+from timing import timed
 from whole_rounds import memory, pools, training
 
 from baldvae_pl import MNIST, ImageFolder
@@ -81,8 +82,9 @@ def main() -> None:
         if name in (chosen.only or (RATIOS if chosen.check else tables)):
             torch.manual_seed(0)
             print(f"\n{name}", flush=True)
-            found, file = table(), chosen.out / f"speed_{name}.csv"
-            print(found.to_string(index=False), flush=True)
+            took, found = timed(table)
+            print(found.to_string(index=False), f"in {took:.0f} seconds", sep="\n", flush=True)
+            file = chosen.out / f"speed_{name}.csv"
             if chosen.check:
                 worse += regressions(name, pd.read_csv(file), found)
             else:
