@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baldvae_pl.errors import SettingError
+from baldvae_pl.products import masked_products
 
-PRODUCTS_AT_ONCE = 10
-"""First masks folded into one matrix product: bounds memory whatever T is."""
+PRODUCTS_AT_ONCE = 50
+"""First masks whose weights are held at once: bounds memory whatever T is."""
 
 PASS = 128
 """Images in one pass through the trunk, or the network: bounds memory, and suits a CPU's caches."""
@@ -146,7 +147,7 @@ class DropoutDraws:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Return log_probs_N_T_C in float32 for float images in [0, 1], shape (N, C, H, W)."""
-        run = self._one_product if self.folds else self._pass_by_pass
+        run = self._products if self.folds else self._pass_by_pass
         draws_T = torch.arange(self.mc_samples).split(PRODUCTS_AT_ONCE * self.nested)
         with eval_mode(self.network):
             parts = images.split(PASS) if self.trunk is None else (self.features(images),)
@@ -176,51 +177,59 @@ class DropoutDraws:
         """Run any head once per draw."""
         return torch.stack([self._run(self.head, features, t) for t in draws_T.tolist()], 1)
 
-    def _one_product(self, features_N_D: Tensor, draws_T: Tensor) -> Tensor:
-        """Run a Dropout -> Linear -> ... head for these draws as one matrix product.
+    def _products(self, features_N_D: Tensor, draws_T: Tensor) -> Tensor:
+        """Run a Dropout -> Linear -> ... head for these draws, with one product a first mask.
 
-        A mask on the inputs of a linear layer is a mask on the columns of its weights. Draws that
-        share their first mask share its product, and a unit that the next dropout layer drops in
-        all of them needs none.
+        Draws that share their first mask share its product, and a unit that the next dropout layer
+        drops in all of them needs none.
         """
-        first, linear, between, rest = split_head(self.head)
-        folds_twice = [type(layer) for layer in rest[:2]] == [nn.Dropout, nn.Linear]
+        first, linear, _, rest = split_head(self.head)
         nests = draws_T.split(self.nested)
         mask_M_D = self._mask(first, 0, features_N_D[0])[draws_T[:: self.nested]]
         mask_T_H = torch.ones(self.mc_samples, linear.out_features, device=mask_M_D.device)
-        if folds_twice:
+        if folds_twice(rest):
             mask_T_H = self._mask(rest[0], 0, linear.weight[:, 0])
         units_M = [mask_T_H[nest].sum(0).nonzero().flatten() for nest in nests]
-        counts_M = [len(units) for units in units_M]
-
+        after_M = [
+            self._after_product(mask_T_H, units, nest)
+            for units, nest in zip(units_M, nests, strict=True)
+        ]
         # Scaled before it is rounded to the features' precision; what is left of a mask is 0 or 1.
         weight_H_D = (linear.weight * mask_M_D.amax()).to(features_N_D.dtype)
-        keep_M_D = (mask_M_D > 0).to(features_N_D.dtype)
-        weight_R_D = torch.cat(
-            [
-                weight_H_D.index_select(0, units) * keep_D
-                for units, keep_D in zip(units_M, keep_M_D, strict=True)
-            ]
-        )
-        bias_R = None if linear.bias is None else linear.bias[torch.cat(units_M)]
-        hidden_N_R = nn.Sequential(*between)(F.linear(features_N_D, weight_R_D, bias_R))
+        parts = [
+            torch.cat([run(hidden) for run, hidden in zip(after_M, hidden_M, strict=True)], 1)
+            for hidden_M in masked_products(features_N_D, weight_H_D, mask_M_D > 0, units_M)
+        ]
+        return torch.cat(parts)
 
-        logits = []
-        for nest, units, hidden_N_H in zip(
-            nests, units_M, hidden_N_R.split(counts_M, 1), strict=True
-        ):
-            if folds_twice:
-                weight = rest[1].weight[:, units]
-                weight_T_H_H = weight * mask_T_H[nest][:, None, units].to(weight.dtype)
-                hidden = F.linear(hidden_N_H, weight_T_H_H.flatten(0, 1))
-                hidden = hidden.unflatten(1, (len(nest), -1))
-                hidden = hidden if rest[1].bias is None else hidden + rest[1].bias
-                hidden = self._run(nn.Sequential(*rest[2:]), hidden, nest)
-            else:
-                hidden = hidden_N_H[:, None].expand(-1, len(nest), -1)
-                hidden = self._run(nn.Sequential(*rest), hidden, nest)
-            logits.append(hidden)
-        return torch.cat(logits, 1)
+    def _after_product(
+        self, mask_T_H: Tensor, units: Tensor, nest: Tensor
+    ) -> Callable[[Tensor], Tensor]:
+        """Return what follows a first mask's product: hidden_U_N -> logits_N_T_C of its draws."""
+        _, linear, between, rest = split_head(self.head)
+        bias = 0 if linear.bias is None else linear.bias[units, None]
+        activation = nn.Sequential(*between)
+
+        def run(hidden_U_N: Tensor) -> Tensor:
+            hidden_N_U = activation(hidden_U_N + bias).t()
+            return self._run(
+                nn.Sequential(*rest), hidden_N_U[:, None].expand(-1, len(nest), -1), nest
+            )
+
+        if not folds_twice(rest):
+            return run
+        weight = rest[1].weight[:, units]
+        weight_T_H_U = weight * mask_T_H[nest][:, None, units].to(weight.dtype)
+        weight_R_U = weight_T_H_U.flatten(0, 1)
+        remaining = nn.Sequential(*rest[2:])
+
+        def run_folded(hidden_U_N: Tensor) -> Tensor:
+            hidden_N_U = activation(hidden_U_N + bias).t()
+            hidden = F.linear(hidden_N_U, weight_R_U).unflatten(1, (len(nest), -1))
+            hidden = hidden if rest[1].bias is None else hidden + rest[1].bias
+            return self._run(remaining, hidden, nest)
+
+        return run_folded
 
     def _run(self, module: nn.Module, inputs: Tensor, draws: int | Tensor) -> Tensor:
         """Run a module with the masks of one draw, or of draws along dimension 1 of the inputs."""
@@ -288,6 +297,11 @@ def split_head(head: nn.Module) -> tuple[nn.Module, Any, list[Any], list[Any]]:
     first, linear, *rest = (layer for layer in head if not is_idle(layer))
     stop = next((i for i, x in enumerate(rest) if type(x) not in POINTWISE), len(rest))
     return first, linear, rest[:stop], rest[stop:]
+
+
+def folds_twice(rest: list[Any]) -> bool:
+    """Whether after the first product comes a second one whose inputs are masked."""
+    return [type(layer) for layer in rest[:2]] == [nn.Dropout, nn.Linear]
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from baldvae_pl.acquisition import bald
 from baldvae_pl.data.batches import to_floats
 from baldvae_pl.networks import MNISTNet
 
-SIZE, TEST, INITIAL, QUERY, PURCHASES, STEPS, BATCH = 6000, 1000, 100, 100, 2, 100, 64
+SIZE, TEST, INITIAL, QUERY, PURCHASES, STEPS, BATCH = 6000, 1000, 100, 100, 3, 100, 64
 
 
 def ours(source: Source, draws: int, nested: int) -> float:

@@ -1,5 +1,6 @@
 """Time of scoring by BALD against the alternatives, and its bottleneck."""
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -11,13 +12,14 @@ from baal.modelwrapper import ModelWrapper, TrainingArgs
 from batchbald_redux.consistent_mc_dropout import BayesianModule, ConsistentMCDropout
 from timing import seconds
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import TensorDataset
+from torch.utils.flop_counter import FlopCounterMode
 
 from baldvae_pl.acquisition import bald
 from baldvae_pl.data.batches import to_floats
 from baldvae_pl.networks import MNISTNet
 from baldvae_pl.posterior import DropoutDraws
+from baldvae_pl.products import masked_products
 
 Way = tuple[Callable[[Tensor], Any], int]  # how, and how many images it is timed on
 
@@ -102,7 +104,7 @@ def scoring(images: Tensor, make: Callable[[], nn.Module], few: int, repeats: in
 
 
 def limit(images: Tensor) -> pd.DataFrame:
-    """Where the time of T = 20 goes, and its product's rate beside a square one's, in GFLOP/s."""
+    """Where the time of T = 20 goes, and its products' rate beside a square one's, in GFLOP/s."""
     rows = []
     net = MNISTNet().to(memory_format=torch.channels_last)
     for dtype in (torch.float32, torch.bfloat16):
@@ -112,17 +114,26 @@ def limit(images: Tensor) -> pd.DataFrame:
             posterior(to_floats(images))  # draws the masks
             with torch.no_grad():
                 features = torch.cat([net.trunk(x) for x in to_floats(images).split(128)])
-            units = sum(mask.count_nonzero() for mask in posterior.masks[net.head[3], 0]).item()
-            folded = torch.rand(units // 2, features.shape[1]).to(dtype)
+            weight, keep = (
+                net.head[1].weight.detach().to(dtype),
+                posterior.masks[net.head[0], 0] > 0,
+            )
+            units = [mask.nonzero().flatten() for mask in posterior.masks[net.head[3], 0]]
+
+            def products() -> None:
+                deque(masked_products(features, weight, keep, units), maxlen=0)  # noqa: B023
+
+            with FlopCounterMode(display=False) as counter:
+                products()
             times = seconds({
                 "all": lambda: bald(posterior(to_floats(images))),  # noqa: B023
                 "trunk": lambda: posterior.features(to_floats(images)),  # noqa: B023
-                "product": lambda: [F.linear(features, folded) for _ in range(2)],  # noqa: B023
+                "products": products,
                 "square": lambda: square @ square,  # noqa: B023
             }, 5)  # fmt: skip
-        rates = (2 * features.numel() * units / times["product"], 2 * 4096**3 / times["square"])
-        shares = [times[part] / times["all"] for part in ("trunk", "product")]
+        rates = (counter.get_total_flops() / times["products"], 2 * 4096**3 / times["square"])
+        shares = [times[part] / times["all"] for part in ("trunk", "products")]
         parts = [f"{100 * share:.0f} %" for share in (*shares, 1 - sum(shares))]
         rows.append([str(dtype), *parts, *(round(rate / 1e9) for rate in rates)])
-    columns = ["precision", "trunk", "product", "elsewhere", "product's rate", "square's rate"]
+    columns = ["precision", "trunk", "products", "elsewhere", "products' rate", "square's rate"]
     return pd.DataFrame(rows, columns=columns)

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from baldvae_pl import posterior as posteriors
 from baldvae_pl.acquisition import margin
 from baldvae_pl.errors import SettingError
 from baldvae_pl.networks import DigitsNet
@@ -24,6 +25,7 @@ from baldvae_pl.posterior import (
     Posterior,
     is_dropout_linear,
 )
+from baldvae_pl.products import masked_products
 
 T = PRODUCTS_AT_ONCE + 3
 
@@ -242,25 +244,26 @@ def test_one_product_is_every_pass(head: nn.Sequential, size: int) -> None:
         torch.testing.assert_close(log_probs, other, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("nested", "rows_a_draw"), [(1, 64), (10, 12.8)])
+@pytest.mark.parametrize(("nested", "units_a_draw"), [(1, 64), (10, 12.8)])
 def test_the_shipped_network_shares_its_trunk_and_its_products_among_draws(
-    nested: int, rows_a_draw: float, monkeypatch: pytest.MonkeyPatch
+    nested: int, units_a_draw: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    net, linear = digits_net(), F.linear
-    trunk_saw, rows = [], []
+    net = digits_net()
+    trunk_saw, units = [], []
 
-    def count(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        if weight.shape[1] == 64 * 4 * 4:
-            rows.append(len(weight))
-        return linear(inputs, weight, bias)
+    def count(
+        inputs: Tensor, weight: Tensor, keep: Tensor, units_M: Sequence[Tensor]
+    ) -> Iterator[Sequence[Tensor]]:
+        units.append([len(of_mask) for of_mask in units_M])
+        return masked_products(inputs, weight, keep, units_M)
 
     net.trunk.register_forward_hook(lambda trunk, inputs, output: trunk_saw.append(len(output)))
-    monkeypatch.setattr(F, "linear", count)
-    DropoutDraws(net, 200, seeded(), nested)(images_like(150, 1, 8, 8))
+    monkeypatch.setattr(posteriors, "masked_products", count)
+    DropoutDraws(net, 1000, seeded(), nested)(images_like(150, 1, 8, 8))
     assert sum(trunk_saw) == 150
     # Of 128 units the next dropout keeps half, or with ten draws any at least once.
-    assert sum(rows) == pytest.approx(200 * rows_a_draw, rel=0.05)
-    assert max(rows) <= 128 * PRODUCTS_AT_ONCE
+    assert sum(map(sum, units)) == pytest.approx(1000 * units_a_draw, rel=0.05)
+    assert max(map(len, units)) == PRODUCTS_AT_ONCE
 
 
 def test_nested_draws_share_their_first_mask_only() -> None:
