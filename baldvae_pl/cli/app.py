@@ -3,11 +3,13 @@
 import copy
 import inspect
 import logging
+import os
 import re
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from jsonargparse.typing import restricted_number_type
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
@@ -81,6 +83,8 @@ class _Planned(Exception):  # noqa: N818
 
 def run(args: list[str] | None = None) -> None:
     """Parse a command of Lightning's Trainer and run it."""
+    if not torch.cuda.is_available():  # or each step of an optimizer looks for a driver's library
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     make_cli(BaldVAECLI, args)
 
 
@@ -200,6 +204,7 @@ class BaldVAECLI(LightningCLI):
                 f"--trainer.strategy: {config.trainer.strategy} gives each process a copy of "
                 "what this one holds, and a run's locks and files cannot be copied. Take ddp."
             )
+        self.config_dump: dict[str, Any] = {}  # for modules that save them as hyperparameters
         self.experiment = "+".join(map(experiment_part, config.config or [])) or "default"
         self.runs = Path(config.trainer.default_root_dir or ".").expanduser().absolute() / RUNS
         self.identity = identify(config)

@@ -29,7 +29,7 @@ def get_ready(jobs: int) -> None:
     # A user's `random.py` here is not Python's.
     os.environ["PYTHONSAFEPATH"] = "1"
     if sys.platform == "linux":
-        multiprocessing.get_context("forkserver").set_forkserver_preload(["baldvae_pl.cli.app"])
+        multiprocessing.get_context("forkserver").set_forkserver_preload(["baldvae_pl.cli.ready"])
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process alone
         forkserver.ensure_running()
         signal.signal(signal.SIGINT, handler)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 import yaml
 from helpers import QUIET, RUN, SMALL, refusal, rounds_of, write_fashion_mnist, write_tree
 
+from baldvae_pl.cli import app
 from baldvae_pl.cli.configs import FOLDERS, shipped_configs
 from baldvae_pl.main import main
 
@@ -396,3 +398,14 @@ def test_mnist_from_end_to_end(real_data: Path) -> None:
     assert rounds["labelled"].tolist() == [100, 200]
     assert rounds["unlabelled"].tolist() == [1_900, 1_800]
     assert (rounds["test_acc"] > 0.4).all()
+
+
+@pytest.mark.parametrize(("there", "looks"), [(True, "1"), (False, "0")])
+def test_only_where_there_is_a_gpu_do_steps_look_for_its_driver(
+    there: bool, looks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: there)
+    monkeypatch.setattr(app, "make_cli", lambda *_: None)
+    app.run(["fit"])
+    assert os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] == looks
