@@ -16,7 +16,7 @@ DIGITS = [
     *QUIET,
 ]
 MNIST = [*("--data.source.subset=10000", "--acquisition.rounds=4", "--vae.epochs=5"), *QUIET]
-"""Figure 3 in small: a sixth of W, and a network that is four times as fast."""
+"""Figure 3 in small: a sixth of W, and a network that is three times as fast."""
 
 
 def run(commands: Sequence[Sequence[str]], options: Sequence[str]) -> None:

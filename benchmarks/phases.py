@@ -48,6 +48,7 @@ def phases(data: Path) -> pd.DataFrame:
         command = ["fit", *(f"--config={config}.yaml" for config in configs)]
         command += [f"--data.root={data.resolve()}", "--acquisition.rounds=2"]
         command += ["--acquisition.complement=NoComplements", "--trainer.enable_progress_bar=false"]
+        command += ["--trainer.enable_model_summary=false"]
         with tempfile.TemporaryDirectory() as folder, chdir(folder), starts_of_rounds() as starts:
             main(command)
             (table,) = Path(folder).glob("lightning_logs/*/version_0/rounds.csv")

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import structlog
 import torch
 from comparison import comparison
 from decoding import decoding, folder, reading
@@ -45,6 +46,8 @@ def main() -> None:
     chosen = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.disable(logging.INFO)
+    quiet = structlog.make_filtering_bound_logger(logging.WARNING)
+    structlog.configure(wrapper_class=quiet)  # which Baal logs by
     source = MNIST()(chosen.data)
     digits = source.train.images[:4096]
     colour = torch.randint(0, 256, (1000, 3, 32, 32), dtype=torch.uint8)
