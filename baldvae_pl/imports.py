@@ -6,20 +6,20 @@ from importlib import import_module
 from typing import Any
 
 
-def import_at_once(name: str) -> Any:
-    """Import a module and all that it imports, without looking for garbage in between or in it.
+def import_without_gc(name: str) -> Any:
+    """Import a module and all that it imports, without looking for garbage in between.
 
     Python would look through all objects again and again while there are more and more of them:
-    a third of the time. What is imported stays, so it is not looked through later either.
+    a third of the time. What is imported stays, so it is not looked through later either, unless a
+    process that already has torch calls this: its objects are no business of ours.
     """
-    if name in sys.modules:
-        return sys.modules[name]
-    was_enabled = gc.isenabled()
+    if "torch" in sys.modules:
+        return import_module(name)
     gc.collect()
     gc.disable()
     try:
-        return import_module(name)
-    finally:
+        module = import_module(name)
         gc.freeze()
-        if was_enabled:
-            gc.enable()
+    finally:
+        gc.enable()
+    return module

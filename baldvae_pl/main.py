@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from baldvae_pl import __version__
 from baldvae_pl.errors import SettingError, is_of_other_processes
-from baldvae_pl.imports import import_at_once
+from baldvae_pl.imports import import_without_gc
 from baldvae_pl.runs.signals import (
     Stopped,
     end_with_parent,
@@ -116,9 +116,9 @@ def run(arguments: list[str], from_outside: bool) -> None:
     end_with_parent()
     try:
         if arguments[0] in OTHER_COMMANDS:
-            import_at_once(OTHER_COMMANDS[arguments[0]]).main(arguments[1:])
+            import_without_gc(OTHER_COMMANDS[arguments[0]]).main(arguments[1:])
         else:
-            import_at_once("baldvae_pl.cli.app").run(None if from_outside else arguments)
+            import_without_gc("baldvae_pl.cli.app").run(None if from_outside else arguments)
     except SettingError as error:
         sys.exit(f"baldvae: error: {error}")
     except BrokenPipeError:

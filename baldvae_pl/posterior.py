@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from baldvae_pl.errors import SettingError
 from baldvae_pl.products import masked_products
 
-PRODUCTS_AT_ONCE = 50
-"""First masks whose weights are held at once: bounds memory whatever T is."""
+WEIGHTS = 2**26
+"""Weights of a head that its masks may hold at once, whatever T is: 256 MiB in float32."""
 
 PASS = 128
 """Images in one pass through the trunk, or the network: bounds memory, and suits a CPU's caches."""
@@ -148,7 +148,7 @@ class DropoutDraws:
     def __call__(self, images: Tensor) -> Tensor:
         """Return log_probs_N_T_C in float32 for float images in [0, 1], shape (N, C, H, W)."""
         run = self._products if self.folds else self._pass_by_pass
-        draws_T = torch.arange(self.mc_samples).split(PRODUCTS_AT_ONCE * self.nested)
+        draws_T = torch.arange(self.mc_samples).split(self._draws_at_once())
         with eval_mode(self.network):
             parts = images.split(PASS) if self.trunk is None else (self.features(images),)
             logits_N_T_C = torch.cat(
@@ -176,6 +176,16 @@ class DropoutDraws:
     def _pass_by_pass(self, features: Tensor, draws_T: Tensor) -> Tensor:
         """Run any head once per draw."""
         return torch.stack([self._run(self.head, features, t) for t in draws_T.tolist()], 1)
+
+    def _draws_at_once(self) -> int:
+        """Return of how many draws the masked weights fit into memory: whole nests."""
+        if not self.folds:
+            return self.mc_samples
+        _, linear, _, rest = split_head(self.head)
+        weights: int = linear.weight.numel()  # of a first mask
+        if folds_twice(rest):
+            weights += self.nested * rest[1].weight.numel()
+        return self.nested * max(1, WEIGHTS // weights)
 
     def _products(self, features_N_D: Tensor, draws_T: Tensor) -> Tensor:
         """Run a Dropout -> Linear -> ... head for these draws, with one product a first mask.
@@ -207,29 +217,27 @@ class DropoutDraws:
     ) -> Callable[[Tensor], Tensor]:
         """Return what follows a first mask's product: hidden_U_N -> logits_N_T_C of its draws."""
         _, linear, between, rest = split_head(self.head)
-        bias = 0 if linear.bias is None else linear.bias[units, None]
+        bias = None if linear.bias is None else linear.bias[units, None]
         activation = nn.Sequential(*between)
 
+        remaining = nn.Sequential(*rest)
+        if folds := folds_twice(rest):
+            weight = rest[1].weight[:, units]
+            weight_T_H_U = weight * mask_T_H[nest][:, None, units].to(weight.dtype)
+            weight_R_U, bias_H, remaining = weight_T_H_U.flatten(0, 1), rest[1].bias, remaining[2:]
+
         def run(hidden_U_N: Tensor) -> Tensor:
-            hidden_N_U = activation(hidden_U_N + bias).t()
-            return self._run(
-                nn.Sequential(*rest), hidden_N_U[:, None].expand(-1, len(nest), -1), nest
-            )
-
-        if not folds_twice(rest):
-            return run
-        weight = rest[1].weight[:, units]
-        weight_T_H_U = weight * mask_T_H[nest][:, None, units].to(weight.dtype)
-        weight_R_U = weight_T_H_U.flatten(0, 1)
-        remaining = nn.Sequential(*rest[2:])
-
-        def run_folded(hidden_U_N: Tensor) -> Tensor:
-            hidden_N_U = activation(hidden_U_N + bias).t()
-            hidden = F.linear(hidden_N_U, weight_R_U).unflatten(1, (len(nest), -1))
-            hidden = hidden if rest[1].bias is None else hidden + rest[1].bias
+            if bias is not None:
+                hidden_U_N = hidden_U_N + bias.to(hidden_U_N.dtype)
+            hidden_N_U = activation(hidden_U_N).t()
+            if folds:
+                hidden = F.linear(hidden_N_U, weight_R_U).unflatten(1, (len(nest), -1))
+                hidden = hidden if bias_H is None else hidden + bias_H
+            else:
+                hidden = hidden_N_U[:, None].expand(-1, len(nest), -1)
             return self._run(remaining, hidden, nest)
 
-        return run_folded
+        return run
 
     def _run(self, module: nn.Module, inputs: Tensor, draws: int | Tensor) -> Tensor:
         """Run a module with the masks of one draw, or of draws along dimension 1 of the inputs."""

@@ -2,6 +2,8 @@
 
 import copy
 import math
+import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import pytest
@@ -11,14 +13,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from baldvae_pl import posterior as posteriors
+from baldvae_pl import products
 from baldvae_pl.acquisition import margin
 from baldvae_pl.errors import SettingError
 from baldvae_pl.networks import DigitsNet
 from baldvae_pl.posterior import (
     PASS,
-    PRODUCTS_AT_ONCE,
     Deterministic,
     DropoutDraws,
     MCDropout,
@@ -27,7 +30,7 @@ from baldvae_pl.posterior import (
 )
 from baldvae_pl.products import masked_products
 
-T = PRODUCTS_AT_ONCE + 3
+T = 13
 
 
 class Split(nn.Module):
@@ -222,12 +225,23 @@ def heads(draw: st.DrawFn) -> nn.Sequential:
 
 
 @settings(deadline=None, max_examples=25, derandomize=True)
-@given(head=heads(), size=st.integers(1, 5), nested=st.sampled_from([1, 3, 20]))
-def test_one_product_is_arithmetic_by_hand(head: nn.Sequential, size: int, nested: int) -> None:
+@given(
+    head=heads(),
+    size=st.integers(1, 5),
+    nested=st.sampled_from([1, 3, 20]),
+    worth=st.sampled_from([-math.inf, math.inf]),
+    weights=st.sampled_from([100, 2**26]),
+)
+def test_products_are_arithmetic_by_hand(
+    head: nn.Sequential, size: int, nested: int, worth: float, weights: int
+) -> None:
     assert is_dropout_linear(head)
     images, many = 4 * images_like(size, 1, 3, 4), T * nested - nested // 2
     draws = DropoutDraws(Split(nn.Flatten(), head), many, seeded(), nested)
-    log_probs = draws(images)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "WORTH", worth)  # to gather inputs, always or never
+        patch.setattr(posteriors, "WEIGHTS", weights)
+        log_probs = draws(images)
     assert log_probs.shape == (size, many, 3)
     expected = by_hand([nn.Flatten(), *head], draws, images)
     torch.testing.assert_close(log_probs, expected, atol=1e-5, rtol=1e-5)
@@ -235,7 +249,7 @@ def test_one_product_is_arithmetic_by_hand(head: nn.Sequential, size: int, neste
 
 @settings(deadline=None, max_examples=25, derandomize=True)
 @given(head=heads(), size=st.integers(1, 5))
-def test_one_product_is_every_pass(head: nn.Sequential, size: int) -> None:
+def test_products_are_every_pass(head: nn.Sequential, size: int) -> None:
     images = 4 * images_like(size, 1, 3, 4)
     log_probs = DropoutDraws(Split(nn.Flatten(), head), T, seeded(), nested=1)(images)
     pass_by_pass = DropoutDraws(Split(nn.Flatten(), Opaque(head)), T, seeded())(images)
@@ -263,7 +277,7 @@ def test_the_shipped_network_shares_its_trunk_and_its_products_among_draws(
     assert sum(trunk_saw) == 150
     # Of 128 units the next dropout keeps half, or with ten draws any at least once.
     assert sum(map(sum, units)) == pytest.approx(1000 * units_a_draw, rel=0.05)
-    assert max(map(len, units)) == PRODUCTS_AT_ONCE
+    assert sum(map(len, units)) == 1000 // nested
 
 
 def test_nested_draws_share_their_first_mask_only() -> None:
@@ -414,25 +428,51 @@ def test_networks_of_other_precision_return_float32(
     torch.testing.assert_close(log_probs, expected, atol=error, rtol=0)
 
 
-def test_memory_is_bounded_whatever_the_number_of_draws() -> None:
-    class Largest(TorchDispatchMode):
-        numel = 0
+class Peak(TorchDispatchMode):
+    """Bytes of all tensors that were there at once."""
 
-        def __torch_dispatch__(
-            self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None
-        ) -> object:
-            result = func(*args, **(kwargs or {}))
-            if isinstance(result, Tensor):
-                self.numel = max(self.numel, result.numel())
-            return result
+    def __init__(self) -> None:
+        super().__init__()
+        self.tensors: Counter[int] = Counter()
+        self.live = self.most = 0
 
-    images, hidden, many = images_like(64, 8), 256, 10 * PRODUCTS_AT_ONCE
+    def __torch_dispatch__(
+        self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                place, size = storage.data_ptr(), storage.nbytes()
+                self.live += 0 if self.tensors[place] else size
+                self.tensors[place] += 1
+                weakref.finalize(tensor, self.free, place, size)
+        self.most = max(self.most, self.live)
+        return result
+
+    def free(self, place: int, size: int) -> None:
+        self.tensors[place] -= 1
+        self.live -= 0 if self.tensors[place] else size
+
+
+@pytest.mark.parametrize("p", [0.25, 0.5], ids=["fewer inputs", "masked weights"])
+@pytest.mark.parametrize("nested", [1, 5])
+def test_memory_is_bounded_whatever_the_number_of_draws(
+    nested: int, p: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name in ((posteriors, "WEIGHTS"), (products, "AT_ONCE"), (products, "CACHED")):
+        monkeypatch.setattr(module, name, 2**17)
     head = nn.Sequential(
-        nn.Dropout(0.25), nn.Linear(8, hidden), nn.ReLU(), nn.Dropout(0.5), nn.Linear(hidden, 2)
+        nn.Dropout(p), nn.Linear(512, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, 64)
     )
-    with Largest() as largest:
-        DropoutDraws(head, many, seeded())(images)
-    assert largest.numel <= len(images) * PRODUCTS_AT_ONCE * hidden
+    images, peaks = images_like(8, 512), []
+    for many in (100, 500):
+        with Peak() as peak:
+            DropoutDraws(head, many, seeded(), nested)(images)
+        peaks.append(peak.most)
+    # What is there for each draw: the log-probabilities, a few times over, and its masks.
+    logits, masks = 4 * len(images) * 64, 4 * (512 + 128)
+    assert peaks[1] - peaks[0] < 400 * (3 * logits + 3 * masks)
 
 
 # What scoring must leave as it was

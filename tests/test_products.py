@@ -1,5 +1,7 @@
 """Products under masks against masks that are multiplied in, and what they cost."""
 
+from collections.abc import Iterable, Sequence
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from baldvae_pl import products
 from baldvae_pl.products import masked_products, with_fewer_inputs, with_masked_weights
 
 Case = tuple[Tensor, Tensor, Tensor, list[Tensor]]
@@ -47,13 +50,13 @@ def test_all_ways_are_arithmetic_by_hand(
     images: int, inputs: int, units: int, kept: list[float], seed: int
 ) -> None:
     given_ = case(images, inputs, units, kept, seed)
-    parts = list(with_fewer_inputs(*given_))
-    for found in (
-        with_masked_weights(*given_),
-        [torch.cat(of_mask, 1) for of_mask in zip(*parts, strict=True)],
-        [torch.cat(of_mask, 1) for of_mask in zip(*masked_products(*given_), strict=True)],
-    ):
-        torch.testing.assert_close(list(found), by_hand(*given_), atol=1e-4, rtol=1e-4)
+    for way in (with_fewer_inputs, with_masked_weights, masked_products):
+        torch.testing.assert_close(whole(way(*given_)), by_hand(*given_), atol=1e-4, rtol=1e-4)
+
+
+def whole(parts: Iterable[Sequence[Tensor]]) -> list[Tensor]:
+    """Each mask's product for all images."""
+    return [torch.cat(of_mask, 1) for of_mask in zip(*parts, strict=True)]
 
 
 def flops(of: Case) -> int:
@@ -71,19 +74,35 @@ def test_wide_layers_multiply_with_the_fewer_inputs(p: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("units", "p", "dtype"),
-    [(10, 0.25, torch.float32), (128, 0.5, torch.float32), (128, 0.25, torch.bfloat16)],
-    ids=["few units", "as many dropped as kept", "bfloat16"],
+    ("units", "p", "masks", "dtype"),
+    [
+        (10, 0.25, 20, torch.float32),
+        (128, 0.5, 20, torch.float32),
+        (128, 0.25, 1, torch.float32),
+        (128, 0.25, 20, torch.bfloat16),
+    ],
+    ids=["few units", "as many dropped as kept", "one mask", "bfloat16"],
 )
-def test_others_take_one_product(units: int, p: float, dtype: torch.dtype) -> None:
-    inputs, weight, keep, needed = case(300, 512, units, [1 - p] * 20, every=True)
+def test_others_multiply_with_all_inputs(
+    units: int, p: float, masks: int, dtype: torch.dtype
+) -> None:
+    inputs, weight, keep, needed = case(300, 512, units, [1 - p] * masks, every=True)
     of = (inputs.to(dtype), weight.to(dtype), keep, needed)
-    assert flops(of) == 20 * 2 * 300 * 512 * units
+    assert flops(of) == masks * 2 * 300 * 512 * units
 
 
-def test_parts_of_many_images_in_their_order() -> None:
+def test_nothing_is_subtracted_where_autocast_rounds_what_it_is_taken_from() -> None:
+    of = case(300, 512, 128, [0.75] * 20, every=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert flops(of) == 20 * 2 * 300 * 512 * 128
+
+
+def test_parts_of_many_images_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     of = case(600, 9216, 128, [0.75] * 3)
     parts = list(masked_products(*of))
     assert [part[0].shape[1] for part in parts] == [192, 192, 192, 24]
-    found = [torch.cat(of_mask, 1) for of_mask in zip(*parts, strict=True)]
-    torch.testing.assert_close(found, by_hand(*of), atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(whole(parts), by_hand(*of), atol=1e-3, rtol=1e-4)
+    monkeypatch.setattr(products, "AT_ONCE", 2 * 9216 * 128)  # the weights of two masks
+    parts = list(with_masked_weights(*of))
+    assert sum(part[0].shape[1] for part in parts) == 600
+    torch.testing.assert_close(whole(parts), by_hand(*of), atol=1e-3, rtol=1e-4)

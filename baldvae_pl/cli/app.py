@@ -204,7 +204,8 @@ class BaldVAECLI(LightningCLI):
                 f"--trainer.strategy: {config.trainer.strategy} gives each process a copy of "
                 "what this one holds, and a run's locks and files cannot be copied. Take ddp."
             )
-        self.config_dump: dict[str, Any] = {}  # for modules that save them as hyperparameters
+        # Or Lightning writes all settings down again, for hyperparameters that no module saves.
+        self.config_dump: dict[str, Any] = {}
         self.experiment = "+".join(map(experiment_part, config.config or [])) or "default"
         self.runs = Path(config.trainer.default_root_dir or ".").expanduser().absolute() / RUNS
         self.identity = identify(config)

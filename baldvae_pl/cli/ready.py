@@ -1,5 +1,5 @@
 """For a process that others are copies of: everything is imported."""
 
-from baldvae_pl.imports import import_at_once
+from baldvae_pl.imports import import_without_gc
 
-import_at_once("baldvae_pl.cli.app")
+import_without_gc("baldvae_pl.cli.app")

@@ -12,7 +12,7 @@ import yaml
 from baldvae_pl.cli.configs import find_yaml
 from baldvae_pl.errors import SettingError
 from baldvae_pl.experiments.starting import start
-from baldvae_pl.imports import import_at_once
+from baldvae_pl.imports import import_without_gc
 from baldvae_pl.runs.files import make_folder
 from baldvae_pl.runs.folder import FIRST_ROUND, RUNS, RunFolder, experiment_part
 from baldvae_pl.runs.settings import flat
@@ -131,7 +131,8 @@ class Run:
 @cache
 def plan_once(folder: Path, *arguments: str) -> "Plan":  # noqa: ARG001
     """Parse in a folder, once, what runs have in common that differ in their seed alone."""
-    plan: Plan = import_at_once("baldvae_pl.cli.app").plan(list(arguments))
+    # Takes seconds, which --help need not wait for.
+    plan: Plan = import_without_gc("baldvae_pl.cli.app").plan(list(arguments))
     return plan
 
 
