@@ -78,12 +78,17 @@ def with_fewer_inputs(
         drops = bool(2 * keep_D.sum() > len(keep_D))
         few = (keep_D ^ drops).nonzero().flatten()
         weight = weight_H_D.index_select(0, units).gather(1, few.expand(len(units), -1))
-        masks.append((units, few, -weight if drops else weight, float(drops)))
+        masks.append((units, few, weight, drops))
     widest = max(inputs_N_D.shape[1], sum(map(len, units_M)))
     for part_N_D in inputs_N_D.split(TILE * max(1, CACHED // TILE // widest)):
         part_D_N = part_N_D.t().contiguous()  # so that an input is a row, which is copied fast
-        all_H_N = weight_H_D @ part_D_N
-        yield [
-            all_H_N.index_select(0, units).addmm_(weight, part_D_N.index_select(0, few), beta=drops)
-            for units, few, weight, drops in masks
-        ]
+        all_H_N = weight_H_D @ part_D_N if any(drops for *_, drops in masks) else None
+        hidden_M = []
+        for units, few, weight, drops in masks:
+            few_D_N = part_D_N.index_select(0, few)
+            if all_H_N is not None and drops:
+                kept_U_N = torch.addmm(all_H_N.index_select(0, units), weight, few_D_N, alpha=-1)
+            else:
+                kept_U_N = weight @ few_D_N
+            hidden_M.append(kept_U_N)
+        yield hidden_M
