@@ -25,6 +25,7 @@ class Ratio(NamedTuple):
 RATIOS = {
     "scoring": Ratio("times one pass", "ours", more_is_better=False),
     "resnet18": Ratio("times one pass", "ours", more_is_better=False),
+    "masks": Ratio("times ours", "masks"),
     "heads": Ratio("speed of ours"),
     "training": Ratio("speed of ours"),
     "experiment": Ratio("times ours", ("plain", "Baal")),

@@ -25,7 +25,7 @@ from heads import heads
 from phases import operators, phases
 from processes import processes
 from regression import RATIOS, regressions
-from scoring import limit, scoring
+from scoring import limit, masks, scoring
 from seeds import seeds
 from start import start
 from timing import timed
@@ -69,6 +69,7 @@ def main() -> None:
         "operators": lambda: operators(source),
         "seeds": lambda: seeds(source.train),
         "scoring": lambda: scoring(digits, MNISTNet, 256, 5),
+        "masks": lambda: masks(digits),
         "limit": lambda: limit(digits),
         "heads": lambda: heads(colour[:500]),
         "resnet18": lambda: scoring(colour, ResNet18, 32, 3),
