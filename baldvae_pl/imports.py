@@ -10,8 +10,8 @@ def import_without_gc(name: str) -> Any:
     """Import a module and all that it imports, without looking for garbage in between.
 
     Python would look through all objects again and again while there are more and more of them:
-    a third of the time. What is imported stays, so it is not looked through later either, unless a
-    process that already has torch calls this: its objects are no business of ours.
+    more than a quarter of the time. What is imported stays, so it is not looked through later
+    either, unless a process that already has torch calls this: its objects are not ours.
     """
     if "torch" in sys.modules:
         return import_module(name)

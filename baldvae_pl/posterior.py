@@ -20,6 +20,9 @@ from baldvae_pl.products import masked_products
 WEIGHTS = 2**26
 """Weights of a head that its masks may hold at once, whatever T is: 256 MiB in float32."""
 
+ROWS = 2**18
+"""Units of a first layer that they may hold at once for an image: 64 MiB for 64 images."""
+
 PASS = 128
 """Images in one pass through the trunk, or the network: bounds memory, and suits a CPU's caches."""
 
@@ -182,10 +185,11 @@ class DropoutDraws:
         if not self.folds:
             return self.mc_samples
         _, linear, _, rest = split_head(self.head)
-        weights: int = linear.weight.numel()  # of a first mask
+        weights = linear.weight.numel()
         if folds_twice(rest):
             weights += self.nested * rest[1].weight.numel()
-        return self.nested * max(1, WEIGHTS // weights)
+        masks: int = min(WEIGHTS // weights, ROWS // linear.out_features)
+        return self.nested * max(1, masks)
 
     def _products(self, features_N_D: Tensor, draws_T: Tensor) -> Tensor:
         """Run a Dropout -> Linear -> ... head for these draws, with one product a first mask.

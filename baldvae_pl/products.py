@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 AT_ONCE = 2**24
-"""Masked weights, or products, that are held at a time: 64 MiB in float32."""
+"""Masked weights (twice while they are joined), or products, held at a time: 64 MiB in float32."""
 
 CACHED = 2**21
 """Inputs, or products, that a CPU's caches hold beside all else: 8 MiB in float32."""
