@@ -54,11 +54,10 @@ def with_masked_weights(
     for part_N_D in inputs_N_D.split(max(TILE, AT_ONCE // max(1, rows))):
         hidden_M: list[Tensor] = []
         for first in range(0, len(units_M), masks):
+            these = slice(first, first + masks)
             weights = [
                 weight_H_D.index_select(0, units) * keep_D.to(weight_H_D.dtype)
-                for units, keep_D in zip(
-                    units_M[first : first + masks], keep_M_D[first:], strict=False
-                )
+                for units, keep_D in zip(units_M[these], keep_M_D[these], strict=True)
             ]
             hidden_R_N = torch.cat(weights) @ part_N_D.t()
             hidden_M += torch.split(hidden_R_N, [len(weight) for weight in weights])

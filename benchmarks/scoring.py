@@ -140,10 +140,8 @@ def limit(images: Tensor) -> pd.DataFrame:
             posterior(to_floats(images))  # draws the masks
             with torch.no_grad():
                 features = torch.cat([net.trunk(x) for x in to_floats(images).split(128)])
-            weight, keep = (
-                net.head[1].weight.detach().to(dtype),
-                posterior.masks[net.head[0], 0] > 0,
-            )
+            weight = net.head[1].weight.detach().to(dtype)
+            keep = posterior.masks[net.head[0], 0] > 0
             units = [mask.nonzero().flatten() for mask in posterior.masks[net.head[3], 0]]
 
             def products() -> None:
